@@ -1,0 +1,1 @@
+"""Lowering programs to kernels and launch plans, one package a target."""

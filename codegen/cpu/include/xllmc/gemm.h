@@ -1,0 +1,104 @@
+// Matrix products with packed weights, and what is fused behind them.
+//
+// KERNELS  linear<T, OutT, N, K, Epilogue, gated>
+// Chain    panel_product's over all of K, then the epilogue in float32: (+ bias), (activation), (gate * up) or
+//          (+ residual), and one rounding at the store. Never split over threads, never dependent on M.
+#pragma once
+#include "math.h"
+#include "panel.h"
+#include "worker.h"
+
+namespace xllmc {
+
+// An epilogue is a functor F16(F16 value), like the activations of math.h, or F16(F16 value, int64_t row, int column,
+// int count) for `count` valid lanes at [row, column].
+
+// value + residual[row, column], with residual [M, N].
+template <class T, int N> struct AddResidual {
+    const T* residual;
+    XLLMC_INLINE F16 operator()(F16 value, int64_t row, int column, int count) const {
+        return value + load_some(residual + row * N + column, count);
+    }
+};
+
+template <class Epilogue> XLLMC_INLINE F16 finish(const Epilogue& e, F16 value, int64_t row, int column, int count) {
+    if constexpr (requires { e(value, row, column, count); }) return e(value, row, column, count);
+    else return e(value);
+}
+
+// Bytes of weights prefetched before they are used, where they come from memory.
+constexpr int64_t stream_ahead = 4096;
+
+// The rows that a thread stages at once: as many as leave room for a panel in the second-level cache.
+template <class T> constexpr int rows_per_block(int k) {
+    constexpr int budget = 512 * 1024;
+    int rows = budget / (staged_stride<T>(k) * 4) / 12 * 12;
+    return rows < 48 ? 48 : rows > 240 ? 240 : rows;
+}
+
+// out[M, N] = epilogue(x[M, K] * weights^T + bias[N]).
+//
+// packed: pack_panels of [N, K]. With `gated`, of the interleaving by 16 rows of a gate and an up projection, both [N, K]:
+// out[M, N] = epilogue(gate) * up. bias: in the order of the packed rows (with `gated`, interleaved too), or null.
+template <class T, class OutT, int N, int K, class Epilogue = Identity, bool gated = false>
+void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker,
+            Epilogue epilogue = {}) {
+    using Element = typename Staged<T>::element;
+    constexpr int stride = staged_stride<T>(K);
+    constexpr int steps = Staged<T>::steps(K);
+    constexpr int columns = gated ? lanes : panel_columns;  // of `out`, in one panel
+    constexpr int64_t panels = (N + columns - 1) / columns;
+    if (M <= 0) return;
+
+    const int64_t blocks = (M + rows_per_block<T>(K) - 1) / rows_per_block<T>(K);
+    const int64_t group = panels >= 32 * worker.count ? 4 : panels >= 16 * worker.count ? 2 : 1;
+    const int64_t groups = (panels + group - 1) / group;
+    auto* left = static_cast<Element*>(scratch(size_t((M + blocks - 1) / blocks) * stride * sizeof(Element)));
+    alignas(64) float sums[tile_rows * panel_columns];
+
+    int64_t staged_block = -1, first_row = 0;
+    int rows = 0;
+    for (int64_t task; (task = take(worker)) < blocks * groups;) {
+        if (int64_t block = task / groups; block != staged_block) {
+            staged_block = block;
+            first_row = M * block / blocks;
+            rows = int(M * (block + 1) / blocks - first_row);
+            for (int r = 0; r < rows; r++) stage(x + (first_row + r) * K, left + int64_t(r) * stride, K);
+        }
+        int64_t panel = task % groups * group;
+        int64_t last = panel + group < panels ? panel + group : panels;
+        for (; panel < last; panel++) {
+            const char* weights = static_cast<const char*>(packed) + panel * panel_bytes<T>(K);
+            const int column = int(panel) * columns;
+            F16 bias0 = zero(), bias1 = zero();
+            if (bias) {
+                constexpr int64_t total = gated ? panels * panel_columns : N;
+                const int64_t left_over = total - panel * panel_columns;
+                bias0 = load_some(bias + panel * panel_columns, int(left_over));
+                if (left_over > lanes) bias1 = load_some(bias + panel * panel_columns + lanes, int(left_over) - lanes);
+            }
+            for (int t = 0; t < tile_count(rows); t++) {
+                const Tile tile = tile_of(rows, t);
+                panel_product<T>(tile.size, left + int64_t(tile.begin) * stride, stride, weights, steps, sums,
+                                 stream_ahead);
+                for (int r = 0; r < tile.size; r++) {
+                    const int64_t row = first_row + tile.begin + r;
+                    F16 value0 = load(sums + r * panel_columns), value1 = load(sums + r * panel_columns + lanes);
+                    if (bias) value0 += bias0, value1 += bias1;
+                    OutT* to = out + row * N + column;
+                    if constexpr (gated) {
+                        store_some(to, finish(epilogue, value0, row, column, N - column) * value1, N - column);
+                    } else {
+                        store_some(to, finish(epilogue, value0, row, column, N - column), N - column);
+                        if (N - column > lanes) {
+                            const int second = column + lanes;
+                            store_some(to + lanes, finish(epilogue, value1, row, second, N - second), N - second);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+}  // namespace xllmc

@@ -1,0 +1,128 @@
+"""One kernel call: which header template it instantiates, and what it is given.
+
+A call's operands become the launch's operands in the plan; its C++ text becomes the body of an exported function.
+Equal texts are one kernel, however many launches use it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from ...compiler.ir.dims import Dim, Size, product
+from ...compiler.ir.op import Op
+from ...compiler.ir.program import type_of
+from ...compiler.ir.types import PagedType, TensorType, TupleType
+from ...compiler.memory import Value, source_of
+from ...runtime.artifact.schema import Integer, Operand, Pointer, Real, Scalar
+
+C_TYPES = {"f32": "float", "bf16": "bf16", "i32": "int32_t", "u32": "uint32_t", "u8": "uint8_t"}
+
+
+@dataclass
+class KernelCall:
+    """Collects arguments in order. ``function`` is the plan function's name, which prefixes buffer names."""
+
+    function: str
+    node: fx.Node
+    given: Mapping[str, str] = field(default_factory=dict)
+    """Inputs of the function that are buffers of another one: input name to buffer name."""
+    template: str = ""
+    parameters: list[str] = field(default_factory=list)
+    arguments: list[str] = field(default_factory=list)
+    operands: list[Operand] = field(default_factory=list)
+    definition: str = ""
+    """Text of a generated loop, where the call instantiates no header."""
+
+    def instantiate(self, template: str, *parameters: object) -> None:
+        self.template = template
+        self.parameters = [str(p) for p in parameters]
+
+    # --- arguments
+
+    def value(self, node: fx.Node | None) -> None:
+        """A pointer to a value, weight, input or state; null where there is none."""
+        if node is None:
+            self.arguments.append("nullptr")
+            return
+        kind = type_of(node)
+        if isinstance(kind, PagedType):
+            self._operand(Pointer(kind="state", name=state_name(node)), "a[{}].p")
+        else:
+            self._operand(self._pointer(node), f"static_cast<{self.ctype(node)}*>(a[{{}}].p)")
+
+    def result(self, index: int = -1) -> None:
+        """A pointer to this call's result (or one of several)."""
+        kind = type_of(self.node)
+        item = kind.items[index] if isinstance(kind, TupleType) else kind
+        name = f"{self.function}:{Value(self.node, index).name}"
+        self._operand(Pointer(kind="buffer", name=name), f"static_cast<{C_TYPES[item.dtype]}*>(a[{{}}].p)")
+
+    def rows(self, node: fx.Node, trailing: int = 1) -> None:
+        """How many rows of its ``trailing`` last axes a value has."""
+        self.size(product(type_of(node).shape[: len(type_of(node).shape) - trailing]))
+
+    def size(self, size: Size) -> None:
+        if isinstance(size, int):
+            self._operand(Integer(kind="int", value=size), "a[{}].i")
+            return
+        if len(size.symbols) != 1:
+            raise ValueError(f"a kernel cannot be given the size {size}")
+        factor = f" * {size.factor}" if size.factor != 1 else ""
+        self._operand(Scalar(kind="symbol", name=size.symbols[0]), f"a[{{}}].i{factor}")  # type: ignore[arg-type]
+
+    def real(self, value: float) -> None:
+        self._operand(Real(kind="real", value=value), "float(a[{}].f)")
+
+    def literal(self, text: str) -> None:
+        self.arguments.append(text)
+
+    # --- what it comes to
+
+    def ctype(self, node: fx.Node) -> str:
+        return C_TYPES[type_of(node).dtype]
+
+    @property
+    def text(self) -> str:
+        """The body of the exported function."""
+        if self.definition:
+            return self.definition
+        parameters = f"<{', '.join(self.parameters)}>" if self.parameters else ""
+        return f"{self.template}{parameters}({', '.join([*self.arguments, '*worker'])});"
+
+    def _pointer(self, node: fx.Node) -> Pointer:
+        source = source_of(node)
+        if isinstance(source, Value):
+            return Pointer(kind="buffer", name=f"{self.function}:{source.name}")
+        if source.op == "placeholder" and source.target in self.given:
+            return Pointer(kind="buffer", name=self.given[str(source.target)])
+        kind = "weight" if source.op == "get_attr" else "input"
+        return Pointer(kind=kind, name=str(source.target))  # type: ignore[arg-type]
+
+    def _operand(self, operand: Operand, expression: str) -> None:
+        if operand not in self.operands:
+            self.operands.append(operand)
+        self.arguments.append(expression.format(self.operands.index(operand)))
+
+
+def state_name(node: fx.Node) -> str:
+    """The function input that a state value is, behind the calls that changed it."""
+    while node.op != "placeholder":
+        source = source_of(node)
+        call = source.node if isinstance(source, Value) else source
+        assert isinstance(call.target, Op) and call.target.traits.mutates is not None
+        node = call.args[call.target.traits.mutates]  # type: ignore[assignment]
+    return str(node.target)
+
+
+def fixed(size: Size, what: str) -> int:
+    """A size that a kernel has as a constant."""
+    if isinstance(size, Dim):
+        raise ValueError(f"{what} must be a fixed size, got {size}")
+    return size
+
+
+def width(node: fx.Node) -> int:
+    kind = type_of(node)
+    assert isinstance(kind, TensorType)
+    return fixed(kind.shape[-1], f"the last axis of {node.name}")

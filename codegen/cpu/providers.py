@@ -1,0 +1,203 @@
+"""Which kernel computes which op: one function for each op that a header claims."""
+
+from collections.abc import Callable
+
+from torch import fx
+
+from ...compiler.ir.program import Program, type_of
+from .kernel import KernelCall, width
+from .loops import write_copy, write_loop
+
+Provider = Callable[[KernelCall, Program], None]
+PROVIDERS: dict[str, Provider] = {}
+
+ACTIVATIONS = {
+    "none": "Identity",
+    "silu": "Silu",
+    "relu": "Relu",
+    "gelu_erf": "GeluErf",
+    "gelu_tanh": "GeluTanh",
+    "tanh": "Tanh",
+    "sigmoid": "Sigmoid",
+}
+
+
+def provides(*ops: str) -> Callable[[Provider], Provider]:
+    def register(provider: Provider) -> Provider:
+        PROVIDERS.update(dict.fromkeys(ops, provider))
+        return provider
+
+    return register
+
+
+@provides("linear")
+def _linear(call: KernelCall, program: Program) -> None:
+    x, weight, bias = call.node.args
+    options = call.node.kwargs
+    call.instantiate(
+        "linear",
+        call.ctype(x),
+        call.ctype(call.node),
+        width(call.node),
+        width(x),
+        ACTIVATIONS[options.get("activation", "none")],  # type: ignore[index]
+        "true" if options.get("gated") else "false",
+    )
+    call.value(x)
+    call.literal(_raw(call, weight))
+    call.value(bias)
+    call.result()
+    call.rows(x)
+
+
+def _raw(call: KernelCall, weight: fx.Node) -> str:
+    """The argument of a packed weight, which kernels take untyped."""
+    call.value(weight)
+    return call.arguments.pop()
+
+
+@provides("embedding")
+def _embedding(call: KernelCall, program: Program) -> None:
+    table, ids = call.node.args
+    packed = program.weights[table.target].layout == "panels"
+    call.instantiate("embed_packed" if packed else "embed", call.ctype(table), width(table))
+    call.value(table)
+    call.value(ids)
+    call.result()
+    call.rows(ids, trailing=0)
+
+
+@provides("take_rows")
+def _take_rows(call: KernelCall, program: Program) -> None:
+    x, rows = call.node.args
+    row = 1
+    for size in type_of(x).shape[1:]:
+        row *= size
+    call.instantiate("take_rows", call.ctype(x), row)
+    call.value(x)
+    call.value(rows)
+    call.result()
+    call.rows(rows, trailing=0)
+
+
+@provides("rms_norm", "layer_norm")
+def _norm(call: KernelCall, program: Program) -> None:
+    x, *weights = call.node.args
+    call.instantiate(call.node.target.name, call.ctype(x), call.ctype(weights[0]), width(x))
+    for operand in (x, *weights):
+        call.value(operand)
+    call.result()
+    call.rows(x)
+    call.real(call.node.kwargs["eps"])
+
+
+@provides("add_rms_norm", "add_layer_norm")
+def _add_norm(call: KernelCall, program: Program) -> None:
+    x, residual, *weights = call.node.args
+    call.instantiate(call.node.target.name, call.ctype(x), call.ctype(weights[0]), width(x))
+    for operand in (x, residual, *weights):
+        call.value(operand)
+    call.result(0)
+    call.result(1)
+    call.rows(x)
+    call.real(call.node.kwargs["eps"])
+
+
+@provides("rope_table")
+def _rope_table(call: KernelCall, program: Program) -> None:
+    positions, inv_freq = call.node.args
+    call.instantiate("rope_table", 2 * width(inv_freq))
+    call.value(positions)
+    call.value(inv_freq)
+    call.real(call.node.kwargs["scale"])
+    call.result()
+    call.rows(positions, trailing=0)
+
+
+@provides("qkv_write")
+def _qkv_write(call: KernelCall, program: Program) -> None:
+    qkv, table, q_weight, k_weight, state, slots = call.node.args
+    cache = type_of(state)
+    weight_type = call.ctype(q_weight if q_weight is not None else qkv)
+    call.instantiate(
+        "qkv_write",
+        call.ctype(qkv),
+        call.node.kwargs["heads"],
+        cache.kv_heads,
+        cache.key_dim,
+        cache.value_dim,
+        width(table) if table is not None else 0,
+        weight_type,
+    )
+    call.value(qkv)
+    for weight in (q_weight, k_weight):
+        if weight is None:
+            call.literal(f"static_cast<const {weight_type}*>(nullptr)")
+        else:
+            call.value(weight)
+    call.real(call.node.kwargs["eps"])
+    call.value(table)
+    call.value(slots)
+    call.result(0)
+    call.value(state)
+    call.rows(qkv)
+
+
+@provides("paged_attention")
+def _paged_attention(call: KernelCall, program: Program) -> None:
+    q, state, block_table, query_starts, positions = call.node.args
+    cache, options = type_of(state), call.node.kwargs
+    heads = type_of(q).shape[1]
+    call.instantiate(
+        "paged_attention",
+        call.ctype(q),
+        heads,
+        cache.kv_heads,
+        cache.key_dim,
+        cache.value_dim,
+        options["window"],
+    )
+    for operand in (q, state, block_table, query_starts, positions):
+        call.value(operand)
+    call.result()
+    for size in type_of(block_table).shape:
+        call.size(size)
+    call.real(options["scale"])
+    call.real(options["softcap"])
+
+
+@provides("sample")
+def _sample(call: KernelCall, program: Program) -> None:
+    logits, rows, history, bias_ids, bias_values, bitmask = call.node.args
+    call.instantiate("sample")
+    call.value(logits)
+    call.value(rows)
+    call.arguments[-1] = call.arguments[-1].replace("uint8_t", "const xllmc_sampling_row")
+    for operand in (history, bias_ids, bias_values, bitmask):
+        call.value(operand)
+    for index in range(4):
+        call.result(index)
+    call.rows(logits)
+    call.literal(str(width(logits)))
+
+
+@provides("token_logprob")
+def _token_logprob(call: KernelCall, program: Program) -> None:
+    logits, targets = call.node.args
+    call.instantiate("token_logprob")
+    call.value(logits)
+    call.value(targets)
+    call.result()
+    call.literal("nullptr")
+    call.rows(logits)
+    call.literal(str(width(logits)))
+
+
+@provides("loop")
+def _loop(call: KernelCall, program: Program) -> None:
+    write_loop(call)
+
+
+@provides("slice", "concat", "permute")
+def _copy(call: KernelCall, program: Program) -> None:
+    write_copy(call)

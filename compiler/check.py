@@ -1,0 +1,108 @@
+"""Compare what a pass put in with what stood there, on sample inputs, with the ops' references."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..runtime.artifact.recipe import Tensor
+from .ir.interpret import run_graph
+from .ir.op import Op
+from .ir.region import Region
+from .ir.types import PagedType
+from .ops.attention import PagedCache
+from .samples import Samples
+
+SLACK = 4
+"""Roundings a replaced region may differ by, in units of its ops' tolerances."""
+
+INDEPENDENT_OF_ORDER = {"linear", "mean", "sum", "paged_attention", "rms_norm", "layer_norm"}
+"""Ops whose reference sums in an order of torch's choosing, so that even an exact rewrite may change its last bit."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    where: str
+    error: float
+    """Largest difference, relative to the largest magnitude in its row."""
+    allowed: float
+    reproducer: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: relative error {self.error:.3g}, allowed {self.allowed:.3g}"
+
+
+def compare(region: Region, constants: dict[str, Tensor], exact: bool) -> Mismatch | None:
+    """The first sample on which the two sides disagree, or None."""
+    for samples in [Samples(0), Samples(1), *([Samples(2, infinite=True)] if _all_pointwise(region) else [])]:
+        inputs = [
+            _input(samples, i, name, node, region, constants)
+            for i, (name, node) in enumerate(zip(region.inputs, _placeholders(region.old), strict=True))
+        ]
+        old = run_graph(region.old, copy.deepcopy(inputs))
+        new = run_graph(region.new, copy.deepcopy(inputs))
+        allowed = _allowed(region, exact)
+        for a, b in zip(_tensors(old), _tensors(new), strict=True):
+            error = relative_error(a, b)
+            if not error <= allowed:
+                return Mismatch(region.where, error, allowed, region.key)
+    return None
+
+
+def relative_error(reference: torch.Tensor, value: torch.Tensor) -> float:
+    """The largest difference, relative to the largest finite magnitude in its row; inf where NaN or inf differ."""
+    a, b = reference.double(), value.double()
+    if a.shape != b.shape:
+        return float("inf")
+    same = (a == b) | (a.isnan() & b.isnan())
+    if same.all():
+        return 0.0
+    if not (a.isfinite() == b.isfinite()).all() or not (a.isfinite() | same).all():
+        return float("inf")
+    difference = torch.where(same, 0.0, (a - b).abs())
+    scale = torch.where(a.isfinite(), a.abs(), 0.0).amax(-1, keepdim=True) if a.dim() else a.abs()
+    return float((difference / scale.clamp_min(1e-30)).max())
+
+
+def _placeholders(graph: fx.Graph) -> list[fx.Node]:
+    return [n for n in graph.nodes if n.op == "placeholder"]
+
+
+def _input(
+    samples: Samples, index: int, name: str, node: fx.Node, region: Region, constants: dict[str, Tensor]
+) -> Any:
+    kind = node.meta["type"]
+    if name.startswith("@"):
+        return samples.weight(region.weights[name[1:]], constants)
+    if isinstance(kind, PagedType):
+        return samples.state(name, kind)
+    known = samples.step_input(name, kind)
+    return samples.value(f"input_{index}", kind) if known is None else known
+
+
+def _tensors(values: tuple) -> list[torch.Tensor]:
+    out: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, PagedCache):
+            out += [value.keys, value.values]
+        else:
+            out.append(value)
+    return out
+
+
+def _ops(graph: fx.Graph) -> list[Op]:
+    return [n.target for n in graph.nodes if n.op == "call_function"]
+
+
+def _all_pointwise(region: Region) -> bool:
+    return all(o.traits.pointwise or o.traits.view for g in (region.old, region.new) for o in _ops(g))
+
+
+def _allowed(region: Region, exact: bool) -> float:
+    ops = _ops(region.old) + _ops(region.new)
+    if exact and not any(o.name in INDEPENDENT_OF_ORDER for o in ops):
+        return 0.0
+    dtypes = {getattr(n.meta.get("type"), "dtype", None) for g in (region.old, region.new) for n in g.nodes}
+    return SLACK * max((o.tolerance.get(d, 0.0) for o in ops for d in dtypes if d), default=0.0)

@@ -1,0 +1,165 @@
+"""Paged attention: writing keys and values into pages, and reading them by position.
+
+The cache of a layer is a state (``PagedType``). An op that changes it returns the changed state, and readers take that
+value, so the order of writes and reads is a chain of values. The reference state is ``PagedCache``.
+
+A slot is ``page * PAGE_TOKENS + offset``. ``slots``: i32[T], where each token's key and value go. ``block_table``:
+i32[S, B], the pages of each sequence in order. ``query_starts``: i32[S+1], where each sequence's tokens begin.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..ir.op import Cost, Traits
+from ..ir.types import PagedType, TensorType, TupleType
+from .norm import rms_norm
+from .registry import EXACT, ROUNDED, op
+from .rope import rope
+from .typing import elements, nbytes, require, traffic
+
+Tensor = torch.Tensor
+
+PAGE_TOKENS = 32
+"""Positions in one page, and in one block of the online softmax, so that paging never changes a bit."""
+
+
+@dataclass
+class PagedCache:
+    """Reference state. keys: [slots, kv_heads, key_dim]; values: [slots, kv_heads, value_dim]."""
+
+    keys: Tensor
+    values: Tensor
+
+
+@op("kv_write", Traits(mutates=0), EXACT)
+def kv_write(state: PagedCache, k: Tensor, v: Tensor, slots: Tensor) -> PagedCache:
+    """Store keys [T, kv_heads, key_dim] and values [T, kv_heads, value_dim] at their slots; returns the state."""
+    state.keys[slots.long()] = k.to(state.keys.dtype)
+    state.values[slots.long()] = v.to(state.values.dtype)
+    return state
+
+
+@kv_write.fake
+def _(state: PagedType, k: TensorType, v: TensorType, slots: TensorType) -> PagedType:
+    tokens = slots.shape[0]
+    require(k.shape == (tokens, state.kv_heads, state.key_dim), f"kv_write into {state} got keys {k}")
+    require(v.shape == (tokens, state.kv_heads, state.value_dim), f"kv_write into {state} got values {v}")
+    require(k.dtype == v.dtype == state.dtype, f"kv_write into {state} got keys {k} and values {v}")
+    return state
+
+
+@kv_write.cost
+def _(state: PagedType, k: TensorType, v: TensorType, slots: TensorType) -> Cost:
+    return Cost(nbytes(k) + nbytes(v), nbytes(k) + nbytes(v), 0)
+
+
+@op("paged_attention", tolerance=ROUNDED)
+def paged_attention(
+    q: Tensor,
+    state: PagedCache,
+    block_table: Tensor,
+    query_starts: Tensor,
+    positions: Tensor,
+    *,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> Tensor:
+    """Causal attention of each token over its own sequence's positions up to its own.
+
+    q: [T, heads, key_dim]; result: [T, heads, value_dim]. ``window`` > 0: the last ``window`` positions, its own
+    included. ``softcap`` > 0: scores become ``softcap * tanh(scores / softcap)`` (Gemma 2). float32 inside.
+    """
+    out = q.new_zeros(*q.shape[:2], state.values.shape[-1])
+    group = q.shape[1] // state.keys.shape[1]
+    for s in range(block_table.shape[0]):
+        for t in range(int(query_starts[s]), int(query_starts[s + 1])):
+            last = int(positions[t])
+            seen = torch.arange(max(0, last - window + 1) if window else 0, last + 1)
+            slots = block_table[s, seen // PAGE_TOKENS].long() * PAGE_TOKENS + seen % PAGE_TOKENS
+            k = state.keys[slots].float().repeat_interleave(group, 1)
+            v = state.values[slots].float().repeat_interleave(group, 1)
+            scores = torch.einsum("hd,khd->hk", q[t].float(), k) * scale
+            if softcap:
+                scores = softcap * torch.tanh(scores / softcap)
+            out[t] = torch.einsum("hk,khd->hd", scores.softmax(-1), v).to(q.dtype)
+    return out
+
+
+@paged_attention.fake
+def _(
+    q: TensorType,
+    state: PagedType,
+    block_table: TensorType,
+    query_starts: TensorType,
+    positions: TensorType,
+    *,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> TensorType:
+    require(len(q.shape) == 3 and q.shape[2] == state.key_dim, f"attention over {state} got queries {q}")
+    heads = q.shape[1]
+    require(
+        isinstance(heads, int) and heads % state.kv_heads == 0,
+        f"attention requires num_heads to be a multiple of num_kv_heads, got {heads} and {state.kv_heads}",
+    )
+    return q.with_shape(q.shape[0], heads, state.value_dim)
+
+
+@paged_attention.cost
+def _(q: TensorType, state: PagedType, *operands: TensorType, scale: float, window: int = 0, softcap: float = 0) -> Cost:
+    # One page per query is the least it can read: the context's length is data, not shape.
+    per_query = PAGE_TOKENS * (state.key_dim + state.value_dim)
+    return Cost(nbytes(q) + q.shape[0] * per_query, nbytes(q), 2 * elements(q) * PAGE_TOKENS)  # type: ignore[operator]
+
+
+@op("qkv_write", Traits(mutates=4), ROUNDED)
+def qkv_write(
+    qkv: Tensor,
+    table: Tensor | None,
+    q_weight: Tensor | None,
+    k_weight: Tensor | None,
+    state: PagedCache,
+    slots: Tensor,
+    *,
+    heads: int,
+    eps: float = 0.0,
+) -> tuple[Tensor, PagedCache]:
+    """Split one projection into heads, norm queries and keys, rotate them, store keys and values; returns queries.
+
+    qkv: [T, heads*key_dim + kv_heads*(key_dim + value_dim)]; table: f32[T, D] of ``rope_table`` or None; q_weight,
+    k_weight: [key_dim] of per-head ``rms_norm`` or None. float32 inside, rounded once.
+    """
+    kv_heads, dim = state.keys.shape[1:]
+    parts = qkv.float().split([heads * dim, kv_heads * dim, kv_heads * state.values.shape[2]], -1)
+    q, k, v = (p.unflatten(-1, (h, -1)) for p, h in zip(parts, (heads, kv_heads, kv_heads), strict=True))
+    if q_weight is not None and k_weight is not None:
+        q, k = rms_norm(q, q_weight.float(), eps=eps), rms_norm(k, k_weight.float(), eps=eps)
+    if table is not None:
+        q, k = rope(q, table), rope(k, table)
+    return q.to(qkv.dtype), kv_write(state, k, v, slots)
+
+
+@qkv_write.fake
+def _(
+    qkv: TensorType,
+    table: TensorType | None,
+    q_weight: TensorType | None,
+    k_weight: TensorType | None,
+    state: PagedType,
+    slots: TensorType,
+    *,
+    heads: int,
+    eps: float = 0.0,
+) -> TupleType:
+    width = heads * state.key_dim + state.kv_heads * (state.key_dim + state.value_dim)
+    require(qkv.shape == (slots.shape[0], width), f"qkv_write of {heads} heads into {state} got {qkv}")
+    require((q_weight is None) == (k_weight is None), "qkv_write norms both queries and keys, or neither")
+    return TupleType((qkv.with_shape(qkv.shape[0], heads, state.key_dim), state))
+
+
+@qkv_write.cost
+def _(qkv: TensorType, *operands: TensorType | PagedType | None, heads: int, eps: float = 0.0) -> Cost:
+    return traffic([qkv, operands[0]], qkv, flops=8 * elements(qkv))

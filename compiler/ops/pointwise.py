@@ -1,0 +1,92 @@
+"""Pointwise ops. Tensors of one dtype, broadcast from the right; a real number may stand for the second operand.
+
+The reference computes as torch does: in float32 for narrower floats, rounded to the dtype after every op.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..ir.op import Cost, Op, Traits
+from ..ir.types import DTYPE_NAMES, TORCH_DTYPES, TensorType
+from .registry import ROUNDED, op
+from .typing import broadcast, elements, traffic
+
+POINTWISE = Traits(pointwise=True, rowwise=True)
+
+
+def _infer(*operands: Any, **attributes: Any) -> TensorType:
+    tensors = [o for o in operands if isinstance(o, TensorType)]
+    if len({t.dtype for t in tensors}) != 1:
+        raise TypeError(f"pointwise operands must share a dtype, got {', '.join(map(str, tensors))}")
+    return TensorType(tensors[0].dtype, broadcast(*(t.shape for t in tensors)))
+
+
+def _cost(*operands: Any, **attributes: Any) -> Cost:
+    result = _infer(*operands)
+    return traffic(operands, result, flops=elements(result))
+
+
+def _pointwise(name: str, reference: Callable[..., Any], doc: str) -> Op:
+    registered = op(name, POINTWISE, ROUNDED)(reference)
+    registered.doc = doc
+    registered.fake(_infer)
+    registered.cost(_cost)
+    return registered
+
+
+add = _pointwise("add", torch.add, "a + b")
+sub = _pointwise("sub", torch.sub, "a - b")
+mul = _pointwise("mul", torch.mul, "a * b")
+div = _pointwise("div", torch.div, "a / b")
+maximum = _pointwise("maximum", lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)), "max(a, b)")
+minimum = _pointwise("minimum", lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)), "min(a, b)")
+neg = _pointwise("neg", torch.neg, "-x")
+absolute = _pointwise("abs", torch.abs, "|x|")
+exp = _pointwise("exp", torch.exp, "e ** x")
+log = _pointwise("log", torch.log, "natural logarithm")
+sqrt = _pointwise("sqrt", torch.sqrt, "square root")
+rsqrt = _pointwise("rsqrt", torch.rsqrt, "1 / sqrt(x)")
+sin = _pointwise("sin", torch.sin, "sine")
+cos = _pointwise("cos", torch.cos, "cosine")
+tanh = _pointwise("tanh", torch.tanh, "hyperbolic tangent")
+sigmoid = _pointwise("sigmoid", torch.sigmoid, "1 / (1 + e ** -x)")
+erf = _pointwise("erf", torch.erf, "error function")
+silu = _pointwise("silu", F.silu, "x * sigmoid(x)")
+relu = _pointwise("relu", F.relu, "max(x, 0)")
+gelu_erf = _pointwise("gelu_erf", F.gelu, "x * (1 + erf(x / sqrt 2)) / 2")
+gelu_tanh = _pointwise(
+    "gelu_tanh",
+    lambda x: F.gelu(x, approximate="tanh"),
+    "x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3))) / 2",
+)
+
+
+@op("pow", POINTWISE)
+def power(x: torch.Tensor, *, exponent: float) -> torch.Tensor:
+    """x ** exponent, for a constant exponent."""
+    return torch.pow(x, exponent)
+
+
+power.fake(_infer)
+power.cost(_cost)
+
+
+@op("cast", POINTWISE)
+def cast(x: torch.Tensor, *, dtype: str) -> torch.Tensor:
+    """x as another dtype; floats round to nearest, ties to even."""
+    return x.to(TORCH_DTYPES[dtype])
+
+
+@cast.fake
+def _(x: TensorType, *, dtype: str) -> TensorType:
+    if dtype not in TORCH_DTYPES:
+        raise TypeError(f"cast requires a dtype of {', '.join(DTYPE_NAMES.values())}, got {dtype!r}")
+    return x.with_dtype(dtype)
+
+
+@cast.cost
+def _(x: TensorType, *, dtype: str) -> Cost:
+    return traffic([x], x.with_dtype(dtype))

@@ -1,0 +1,32 @@
+"""What a compile can be asked for."""
+
+from dataclasses import dataclass
+
+from ..runtime.artifact.errors import OptionError
+
+DTYPES = {"bf16": "bf16", "fp32": "f32"}
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    target: str = "cpu"
+    dtype: str = "bf16"
+    """Of weights and activations: ``bf16`` or ``fp32``."""
+    max_context: int | None = None
+    """Positions a sequence may have; None: the model's own limit."""
+    isa: tuple[str, ...] = ("all",)
+    """Instruction-set levels to build kernels for: their names, ``all`` or ``native``."""
+    random_weights: int | None = None
+    """Seed: invent weights instead of reading a checkpoint."""
+    jobs: int = 2
+    """C++ compilers run at once."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise OptionError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.max_context is not None and self.max_context < 1:
+            raise OptionError(f"--max-context must be at least 1, got {self.max_context}")
+        if self.random_weights is not None and self.random_weights < 0:
+            raise OptionError(f"--random-weights takes a seed of 0 or more, got {self.random_weights}")
+        if self.jobs < 1:
+            raise OptionError(f"--jobs must be at least 1, got {self.jobs}")

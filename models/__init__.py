@@ -1,0 +1,1 @@
+"""Tracing Hugging Face causal language models into one step graph over flat tokens."""

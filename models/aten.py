@@ -1,0 +1,292 @@
+"""Import rules: one handler for each ATen operation that traced models use."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from ..compiler.ir.types import DTYPE_NAMES
+from ..runtime.artifact.errors import CheckpointError
+from .importer import Imported, Importer
+
+Handler = Callable[[Importer, fx.Node], Any]
+HANDLERS: dict[str, Handler] = {}
+
+
+def handles(*names: str) -> Callable[[Handler], Handler]:
+    def register(handler: Handler) -> Handler:
+        HANDLERS.update(dict.fromkeys((f"aten.{n}" for n in names), handler))
+        return handler
+
+    return register
+
+
+def argument(node: fx.Node, position: int, name: str, default: Any = None) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+# --- elementwise
+
+
+def elementwise(importer: Importer, op: str, dtype: str, *operands: Any, **attributes: Any) -> Imported:
+    """Cast operands to the result's dtype, insert the unit axes where they meet, emit."""
+    axes = tuple(sorted({a for o in operands if isinstance(o, Imported) for a in o.axes}))
+    nodes = [
+        cast_to(importer, importer.meeting(o, axes), dtype) if isinstance(o, Imported) else float(o) for o in operands
+    ]
+    return Imported(importer.emit(op, *nodes, **attributes), axes)
+
+
+def cast_to(importer: Importer, node: fx.Node, dtype: str) -> fx.Node:
+    return node if node.meta["type"].dtype == dtype else importer.emit("cast", node, dtype=dtype)
+
+
+def aligned(importer: Importer, node: fx.Node, operand: Any) -> Any:
+    """An operand's axes counted in the result's rank (broadcasting aligns from the right)."""
+    value = importer.value(operand)
+    if not isinstance(value, Imported):
+        return value
+    shift = node.meta["val"].dim() - operand.meta["val"].dim()
+    return Imported(value.node, tuple(a + shift for a in value.axes))
+
+
+def unary(op: str) -> Handler:
+    def handler(importer: Importer, node: fx.Node) -> Imported:
+        return elementwise(importer, op, importer.dtype(node), importer.value(node.args[0]))
+
+    return handler
+
+
+def binary(op: str) -> Handler:
+    def handler(importer: Importer, node: fx.Node) -> Imported:
+        a, b = (aligned(importer, node, o) for o in node.args[:2])
+        if argument(node, 2, "alpha", 1) != 1:
+            raise CheckpointError(f"{node.target} with alpha in {importer.where} has no import rule")
+        if not isinstance(a, Imported):
+            if op in ("add", "mul", "maximum", "minimum"):
+                a, b = b, a
+            elif op == "sub":
+                return elementwise(importer, "add", importer.dtype(node), elementwise_neg(importer, node, b), a)
+            else:
+                raise CheckpointError(f"{node.target} of a number by a tensor in {importer.where} has no import rule")
+        return elementwise(importer, op, importer.dtype(node), a, b)
+
+    return handler
+
+
+def elementwise_neg(importer: Importer, node: fx.Node, value: Imported) -> Imported:
+    return elementwise(importer, "neg", importer.dtype(node), value)
+
+
+for _aten, _op in {
+    "neg": "neg",
+    "abs": "abs",
+    "exp": "exp",
+    "log": "log",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+    "sin": "sin",
+    "cos": "cos",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "erf": "erf",
+    "silu": "silu",
+    "relu": "relu",
+}.items():
+    HANDLERS[f"aten.{_aten}.default"] = HANDLERS[f"aten.{_aten}_.default"] = unary(_op)
+
+for _aten, _op in {"add": "add", "sub": "sub", "mul": "mul", "div": "div"}.items():
+    for _overload in ("Tensor", "Scalar"):
+        HANDLERS[f"aten.{_aten}.{_overload}"] = HANDLERS[f"aten.{_aten}_.{_overload}"] = binary(_op)
+HANDLERS["aten.maximum.default"] = binary("maximum")
+HANDLERS["aten.minimum.default"] = binary("minimum")
+
+
+@handles("pow.Tensor_Scalar")
+def _pow(importer: Importer, node: fx.Node) -> Imported:
+    base = importer.value(node.args[0])
+    return elementwise(importer, "pow", importer.dtype(node), base, exponent=float(node.args[1]))
+
+
+@handles("square.default")
+def _square(importer: Importer, node: fx.Node) -> Imported:
+    return elementwise(importer, "pow", importer.dtype(node), importer.value(node.args[0]), exponent=2.0)
+
+
+@handles("gelu.default")
+def _gelu(importer: Importer, node: fx.Node) -> Imported:
+    approximate = argument(node, 1, "approximate", "none")
+    op = {"none": "gelu_erf", "tanh": "gelu_tanh"}[approximate]
+    return elementwise(importer, op, importer.dtype(node), importer.value(node.args[0]))
+
+
+@handles("to.dtype", "to.dtype_layout", "_to_copy.default", "type_as.default", "to.device", "float.default")
+def _cast(importer: Importer, node: fx.Node) -> Imported | float:
+    value = importer.value(node.args[0])
+    if not isinstance(value, Imported):
+        return float(torch.tensor(value, dtype=node.meta["val"].dtype))
+    return Imported(cast_to(importer, value.node, importer.dtype(node)), value.axes)
+
+
+@handles("contiguous.default", "clone.default", "alias.default", "detach.default", "lift_fresh_copy.default")
+def _identity(importer: Importer, node: fx.Node) -> Any:
+    return importer.value(node.args[0])
+
+
+@handles("dropout.default")
+def _dropout(importer: Importer, node: fx.Node) -> Any:
+    if argument(node, 2, "train", False):
+        raise CheckpointError(f"dropout in training mode in {importer.where}; trace the model in eval mode")
+    return importer.value(node.args[0])
+
+
+# --- shapes
+
+
+@handles("sym_size.int")
+def _sym_size(importer: Importer, node: fx.Node) -> Any:
+    return node.meta["val"]
+
+
+@handles("view.default", "reshape.default", "_unsafe_view.default", "unsqueeze.default", "squeeze.dim", "flatten.using_ints")
+def _view(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    before, after = importer.shape(node.args[0]), importer.shape(node)  # type: ignore[arg-type]
+    repeated = [a for a, s in enumerate(before) if s != 1 and a not in value.axes]
+    if not repeated:
+        return importer.viewed(value, after)
+    if str(node.target) != "aten.unsqueeze.default":
+        raise CheckpointError(f"{node.target} of an expanded tensor in {importer.where} has no import rule")
+    inserted = int(node.args[1]) % len(after)  # type: ignore[call-overload]
+    return Imported(value.node, tuple(a + (a >= inserted) for a in value.axes))
+
+
+@handles("expand.default")
+def _expand(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    shift = node.meta["val"].dim() - node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    return Imported(value.node, tuple(a + shift for a in value.axes))
+
+
+@handles("transpose.int", "permute.default", "t.default")
+def _transpose(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    rank = node.meta["val"].dim()
+    order = list(range(rank))
+    if str(node.target) == "aten.permute.default":
+        order = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr]
+    else:
+        first, second = (int(a) % rank for a in node.args[1:3]) if len(node.args) > 1 else (0, 1)  # type: ignore[arg-type]
+        order[first], order[second] = second, first
+    moved = [order.index(a) for a in value.axes]
+    sequence = sorted(range(len(moved)), key=moved.__getitem__)
+    if sequence == list(range(len(moved))):
+        return Imported(value.node, tuple(moved))
+    return Imported(importer.emit("permute", value.node, axes=tuple(sequence)), tuple(sorted(moved)))
+
+
+@handles("slice.Tensor")
+def _slice(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    size = importer.shape(node.args[0])[axis]  # type: ignore[arg-type]
+    start, stop = argument(node, 2, "start", 0) or 0, argument(node, 3, "end", sys.maxsize)
+    if argument(node, 4, "step", 1) != 1:
+        raise CheckpointError(f"a slice with a step in {importer.where} has no import rule")
+    if start == 0 and (stop is None or stop == sys.maxsize or stop == size):
+        return value
+    if not isinstance(size, int):
+        raise CheckpointError(f"a slice of the token axis in {importer.where} mixes tokens outside attention")
+    return sliced(importer, value, axis, start % size if start < 0 else start, min(stop % size if stop < 0 else stop, size))
+
+
+def sliced(importer: Importer, value: Imported, axis: int, start: int, stop: int) -> Imported:
+    if axis not in value.axes:
+        return value
+    kept = value.axes.index(axis)
+    return Imported(importer.emit("slice", value.node, axis=kept, start=start, stop=stop), value.axes)
+
+
+@handles("split.Tensor", "split_with_sizes.default", "chunk.default")
+def _split(importer: Importer, node: fx.Node) -> list[Imported]:
+    value = importer.value(node.args[0])
+    axis = int(argument(node, 2, "dim", 0)) % node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    parts, start = [], 0
+    for part in node.meta["val"]:
+        size = int(part.shape[axis])
+        parts.append(sliced(importer, value, axis, start, start + size))
+        start += size
+    return parts
+
+
+@handles("cat.default")
+def _cat(importer: Importer, node: fx.Node) -> Imported:
+    axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    values = [importer.value(v) for v in node.args[0]]  # type: ignore[union-attr]
+    axes = tuple(sorted({a for v in values for a in v.axes} | {axis}))
+    nodes = [cast_to(importer, importer.with_axes(v, axes), importer.dtype(node)) for v in values]
+    return Imported(importer.emit("concat", *nodes, axis=axes.index(axis)), axes)
+
+
+# --- reductions and products
+
+
+@handles("mean.dim")
+def _mean(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    dims = [int(d) % rank for d in node.args[1]]  # type: ignore[union-attr]
+    if dims != [rank - 1] or value.axes[-1] != rank - 1:
+        raise CheckpointError(f"a mean over axes {dims} in {importer.where} has no import rule: only the last axis has")
+    reduced = Imported(importer.emit("mean", value.node), value.axes)
+    return reduced if argument(node, 2, "keepdim", False) else importer.viewed(reduced, importer.shape(node))
+
+
+@handles("linear.default")
+def _linear(importer: Importer, node: fx.Node) -> Imported:
+    return matrix_product(importer, *(importer.value(argument(node, i, n)) for i, n in enumerate(("input", "weight", "bias"))))
+
+
+@handles("addmm.default")
+def _addmm(importer: Importer, node: fx.Node) -> Imported:
+    bias, x, weight = (importer.value(a) for a in node.args[:3])
+    turned = Imported(importer.emit("permute", weight.node, axes=(1, 0)), weight.axes)
+    return matrix_product(importer, x, turned, bias)
+
+
+def matrix_product(importer: Importer, x: Imported, weight: Imported, bias: Imported | None) -> Imported:
+    return Imported(importer.emit("linear", x.node, weight.node, bias.node if bias else None), x.axes)
+
+
+@handles("matmul.default", "bmm.default", "mm.default")
+def _matmul(importer: Importer, node: fx.Node) -> Imported:
+    inner = importer.shape(node.args[0])[-1]  # type: ignore[arg-type]
+    if inner != 1:
+        raise CheckpointError(
+            f"a matrix product of two computed tensors in {importer.where} has no import rule: attention must go "
+            "through transformers' attention interface"
+        )
+    return elementwise(importer, "mul", importer.dtype(node), *(importer.value(a) for a in node.args[:2]))
+
+
+@handles("embedding.default")
+def _embedding(importer: Importer, node: fx.Node) -> Imported:
+    table, ids = (importer.value(a) for a in node.args[:2])
+    rank = node.meta["val"].dim()
+    return Imported(importer.emit("embedding", table.node, ids.node), (*ids.axes, rank - 1))
+
+
+@handles("layer_norm.default")
+def _layer_norm(importer: Importer, node: fx.Node) -> Imported:
+    x, _, weight, bias = (importer.value(a) for a in node.args[:4])
+    if weight is None or bias is None or len(node.args[1]) != 1:  # type: ignore[arg-type]
+        raise CheckpointError(f"layer_norm in {importer.where} requires a weight and a bias over the last axis")
+    return Imported(
+        importer.emit("layer_norm", x.node, weight.node, bias.node, eps=float(argument(node, 4, "eps", 1e-5))), x.axes
+    )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return DTYPE_NAMES[dtype]

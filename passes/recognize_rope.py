@@ -1,0 +1,66 @@
+"""See rotary position embedding in its arithmetic; the table of cosines and sines is computed once for all layers.
+
+    f = mul(positions, inv_freq);  c = mul(cos(concat(f, f)), s);  n = mul(sin(concat(f, f)), s)
+    add(mul(x, c), mul(concat(neg(high(x)), low(x)), n))      ==>      rope(x, rope_table(positions, inv_freq, s))
+
+The table stays in float32, where transformers rounds it to the model's dtype.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from ..compiler.ir.program import type_of
+from .api import Numerics, Pass, Report, Rewriter, Stage
+from .matcher import Pattern, anything, call, cast, either, look_through, match, number, view, weight
+
+
+@dataclass(frozen=True)
+class RecognizeRope(Pass):
+    name: ClassVar[str] = "recognize-rope"
+    stage: ClassVar[Stage] = "recognised"
+    numerics: ClassVar[Numerics] = "reassociating"
+
+    def run(self, rewriter: Rewriter) -> Report:
+        pattern = self.pattern()
+        report = Report()
+        for node in rewriter.calls("add"):
+            found = match(pattern, node)
+            if found is None:
+                continue
+            if reason := self.refuses(found):
+                report.miss(node, reason)
+                continue
+            rewriter.at(node)
+            positions = look_through(found["positions"], "reshape", "cast")
+            scale = float(found.get("scale", 1.0))  # canonicalisation removed a scale of one
+            table = rewriter.emit("rope_table", positions, found["inv_freq"], scale=scale)
+            rewriter.replace({node: rewriter.emit("rope", found["x"], table)})
+            report.matches += 1
+        rewriter.erase_dead()
+        return report
+
+    def pattern(self) -> Pattern:
+        x = anything("x")
+        angles = call("mul", anything("positions"), weight("inv_freq"))
+        both = call("concat", angles, angles)
+
+        def table(function: str) -> Pattern:
+            plain = call(function, both)
+            return view(either(call("mul", plain, number("scale")), plain))
+
+        rotated = call("concat", call("neg", call("slice", x, binds="high")), call("slice", x, binds="low"))
+        return call("add", call("mul", x, table("cos")), call("mul", cast(rotated), table("sin")))
+
+    def refuses(self, found: dict[str, fx.Node]) -> str | None:
+        x = type_of(found["x"])
+        half = x.shape[-1] // 2
+        low, high = found["low"].kwargs, found["high"].kwargs
+        if len(x.shape) != 3:
+            return f"{x} is not [T, heads, D]"
+        if (low["start"], low["stop"], high["start"], high["stop"]) != (0, half, half, 2 * half):
+            return f"rotates {low} against {high}, not the halves of {x}"
+        if type_of(found["inv_freq"]).shape != (half,):
+            return f"{type_of(found['inv_freq'])} frequencies do not cover the halves of {x}"
+        return None

@@ -1,0 +1,63 @@
+"""Compute only the rows whose logits are wanted: row selection moves up through ops that keep rows apart.
+
+    take_rows(linear(norm(x)), rows)   ==>   linear(norm(take_rows(x, rows)))
+
+It stops where rows mix (attention), where every row is wanted by someone else, and at inputs.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import fx
+
+from ..compiler.ir.op import Op
+from ..compiler.ir.program import is_call, type_of
+from ..compiler.ir.types import TensorType
+from .api import Pass, Report, Rewriter, Stage
+
+
+@dataclass(frozen=True)
+class SelectRows(Pass):
+    name: ClassVar[str] = "select-rows"
+    stage: ClassVar[Stage] = "canonical"
+
+    def run(self, rewriter: Rewriter) -> Report:
+        report = Report()
+        while movable := [s for s in rewriter.calls("take_rows") if self.movable(*s.args)]:
+            value, rows = movable[0].args
+            selections = list(value.users)  # type: ignore[union-attr]
+            rewriter.replace(dict.fromkeys(selections, self.moved(rewriter, selections[0], value, rows)))  # type: ignore[arg-type]
+            rewriter.erase_dead()
+            report.matches += 1
+        for selection in rewriter.calls("take_rows"):
+            report.miss(selection, f"stops at {selection.args[0].name}")  # type: ignore[union-attr]
+        return report
+
+    def movable(self, value: object, rows: object) -> bool:
+        """Whether ``value`` is computed row by row and nothing else reads it."""
+        if not isinstance(value, fx.Node) or value.op != "call_function":
+            return False
+        if not all(is_call(u, "take_rows") and u.args[1] is rows for u in value.users):
+            return False
+        assert isinstance(value.target, Op)
+        if is_call(value, "reshape"):
+            return type_of(value).shape[0] == type_of(value.args[0]).shape[0]
+        return value.target.traits.rowwise and isinstance(type_of(value), TensorType)
+
+    def moved(self, rewriter: Rewriter, selection: fx.Node, value: fx.Node, rows: fx.Node) -> fx.Node:
+        tokens = type_of(value).shape[0]
+        rank = len(type_of(value.args[0] if is_call(value, "reshape") else value).shape)
+        rewriter.at(selection, like=value)
+        chosen: dict[fx.Node, fx.Node] = {}
+        operands = []
+        for operand in value.args:
+            kind = type_of(operand)
+            if isinstance(kind, TensorType) and len(kind.shape) == rank and kind.shape[0] == tokens:
+                if operand not in chosen:
+                    chosen[operand] = rewriter.emit("take_rows", operand, rows)  # type: ignore[index]
+                operand = chosen[operand]  # type: ignore[index]
+            operands.append(operand)
+        attributes = dict(value.kwargs)
+        if is_call(value, "reshape"):
+            attributes["shape"] = (type_of(selection).shape[0], *value.kwargs["shape"][1:])  # type: ignore[index]
+        return rewriter.emit(value.target, *operands, **attributes)  # type: ignore[arg-type]

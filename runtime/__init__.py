@@ -1,0 +1,1 @@
+"""The runtime: loads an engine directory and runs it. Torch-free."""

@@ -1,0 +1,23 @@
+"""Errors a user can cause. The command line prints their message on one line and exits with code 2."""
+
+
+class XllmcError(Exception):
+    """Base of all errors that name a mistake in what xllmc was given. The message says what requires what, what it got
+    and what to try.
+    """
+
+
+class ArtifactError(XllmcError):
+    """An engine directory is missing, damaged, of another version, or not made for this machine."""
+
+
+class CheckpointError(XllmcError):
+    """A model directory or a set of weights lacks a tensor, or holds one of the wrong shape, dtype or format."""
+
+
+class OptionError(XllmcError):
+    """An option is unknown, out of range, or at odds with another."""
+
+
+class NumericError(XllmcError):
+    """The model computed a value that is not a number, or infinite."""

@@ -1,0 +1,245 @@
+"""First come, first served: continuous batching of requests over one engine, in a thread of its own.
+
+Each step feeds one token of every sequence that is decoding, and fills up with the prompts of those that are not. A
+sequence is admitted when all the pages it may ever need are free, so nothing that runs is ever preempted.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+
+from .artifact.errors import NumericError, OptionError, XllmcError
+from .pages import SequencePages
+from .sampling import RowRequest, SamplingParams, sampling_input
+from .step import StepInput, StepOutput
+from .text import IncrementalText, StopStrings
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+FinishReason = Literal["stop", "length"]
+_BUSY_SECONDS = 0.002
+"""Between two looks at key-value memory that something other than a request holds."""
+_NONE_ALLOWED = -2
+"""token_none_allowed of ``xllmc/sampler.h``."""
+
+
+class TokenLogprobs(NamedTuple):
+    """Natural log-probabilities of one token."""
+
+    model: float
+    """Of the model's own distribution."""
+    temperature: float
+    """After temperature alone."""
+    sampled: float
+    """Of the distribution it was sampled from."""
+    top: tuple[tuple[int, float], ...]
+    """The likeliest tokens and the model's log-probabilities of them."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one step added to one sample of a request."""
+
+    sample_index: int
+    token_id: int
+    text: str
+    """Empty while a character, or what may become a stop string, is unfinished."""
+    logprobs: TokenLogprobs | None
+    version: int
+    """Of the weights that gave the token."""
+    finish_reason: FinishReason | None
+
+
+@dataclass(eq=False)
+class Request:
+    """One sample of one prompt."""
+
+    prompt: Sequence[int]
+    params: SamplingParams
+    seed: int
+    sample_index: int
+    max_tokens: int
+    """As the context allows."""
+    stop_ids: frozenset[int]
+    text: IncrementalText
+    deliver: Callable[[Chunk | BaseException], None]
+    """Called from the batcher's thread; an exception ends the request."""
+    cancelled: bool = False
+    stops: StopStrings = field(init=False)
+    tokens: list[int] = field(init=False)
+    """Prompt and output."""
+    computed: int = 0
+    """How many of the tokens have keys and values."""
+    pages: SequencePages | None = None
+
+    def __post_init__(self) -> None:
+        self.stops = StopStrings(self.params.stop)
+        self.tokens = list(self.prompt)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that need keys and values; the last one sampled never does."""
+        return len(self.prompt) + self.max_tokens - 1
+
+
+class Batcher:
+    """Runs requests until none are left; its thread lives only as long as there is work."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._waiting: deque[Request] = deque()
+        self._running: list[Request] = []
+        self._alive = False
+        capacities = engine.capacities
+        self._most_running = min(capacities.sequences, capacities.rows, capacities.tokens)
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue the requests. Raises OptionError, and queues none, if one can never fit."""
+        for request in requests:
+            self._engine.kv.needs(request.longest)
+        with self._lock:
+            self._waiting.extend(requests)
+            if not self._alive:
+                self._alive = True
+                threading.Thread(target=self._work, name="xllmc-batcher", daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            while self._has_work():
+                self._step()
+        except BaseException as problem:
+            with self._lock:
+                self._alive = False
+                failed = [*self._running, *self._waiting]
+                self._running, self._waiting = [], deque()
+            for request in failed:
+                self._release(request)
+                request.deliver(problem)
+            raise
+
+    def _has_work(self) -> bool:
+        with self._lock:
+            for request in [r for r in self._running if r.cancelled]:
+                self._running.remove(request)
+                self._release(request)
+            self._admit()
+            self._alive = bool(self._running or self._waiting)
+            return self._alive
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._most_running:
+            request = self._waiting[0]
+            if not request.cancelled:
+                with self._engine.lock:
+                    request.pages = self._engine.kv.reserve(request.longest)
+                if request.pages is None:
+                    return
+                self._running.append(request)
+            self._waiting.popleft()
+
+    def _step(self) -> None:
+        batch = self._schedule()
+        if not batch:
+            time.sleep(_BUSY_SECONDS)
+            return
+        sampled = [request for request, stop in batch if stop == len(request.tokens)]
+        with self._engine.lock:
+            output = self._engine.step(self._step_input(batch, sampled))
+        for request, stop in batch:
+            request.computed = stop
+        for row, request in enumerate(sampled):
+            self._deliver(request, row, output)
+
+    def _schedule(self) -> list[tuple[Request, int]]:
+        """Requests of the next step, and how many of their tokens are computed after it."""
+        decoding = [(r, len(r.tokens)) for r in self._running if r.computed == len(r.tokens) - 1]
+        left = self._engine.capacities.tokens - len(decoding)
+        batch = decoding
+        for request in self._running:
+            missing = len(request.tokens) - request.computed
+            if missing > 1 and left:
+                count = min(missing, left)
+                batch.append((request, request.computed + count))
+                left -= count
+        return batch
+
+    def _step_input(self, batch: Sequence[tuple[Request, int]], sampled: Sequence[Request]) -> StepInput:
+        kv = self._engine.kv
+        pages = []
+        for request, stop in batch:
+            assert request.pages is not None
+            kv.extend(request.pages, request.computed, stop)
+            pages.append(request.pages)
+        starts = np.cumsum([0, *(stop - request.computed for request, stop in batch)], dtype=np.int32)
+        ends = starts[1:] - 1
+        rows = [RowRequest(r.params, r.seed, r.sample_index, r.tokens, len(r.prompt)) for r in sampled]
+        return StepInput(
+            token_ids=np.concatenate([np.array(r.tokens[r.computed : stop], np.int32) for r, stop in batch]),
+            positions=np.concatenate([np.arange(r.computed, stop, dtype=np.int32) for r, stop in batch])[None],
+            query_starts=starts,
+            block_tables=kv.tables(pages),
+            logit_rows=ends[[stop == len(request.tokens) for request, stop in batch]],
+            sampling=sampling_input(rows, self._engine.manifest.model.vocab_size) if rows else None,
+        )
+
+    def _deliver(self, request: Request, row: int, output: StepOutput) -> None:
+        assert output.tokens is not None
+        token = int(output.tokens[row])
+        if token < 0:
+            self._end(request)
+            request.deliver(_unsampled(token))
+            return
+        request.tokens.append(token)
+        text, reason = _advance(request, token)
+        if reason is not None:
+            self._end(request)
+        logprobs = None if request.params.logprobs is None else _logprobs(output, row, request.params.logprobs)
+        request.deliver(Chunk(request.sample_index, token, text, logprobs, output.version, reason))
+
+    def _end(self, request: Request) -> None:
+        with self._lock:
+            self._running.remove(request)
+        self._release(request)
+
+    def _release(self, request: Request) -> None:
+        if request.pages is not None:
+            with self._engine.lock:
+                self._engine.kv.release(request.pages)
+            request.pages = None
+
+
+def _advance(request: Request, token: int) -> tuple[str, FinishReason | None]:
+    """The text a token adds, and whether it ends the request."""
+    text, stops = request.text, request.stops
+    if token in request.stop_ids:
+        return stops.add(text.finish()) + stops.finish(), "stop"
+    shown = stops.add(text.add(token))
+    if not stops.stopped and len(request.tokens) - len(request.prompt) < request.max_tokens:
+        return shown, None
+    shown += stops.add(text.finish())
+    return shown + stops.finish(), "stop" if stops.stopped else "length"
+
+
+def _unsampled(token: int) -> XllmcError:
+    """What the sampling plan's negative tokens mean (``xllmc/sampler.h``)."""
+    if token == _NONE_ALLOWED:
+        return OptionError("sampling needs a token that is allowed, and logit_bias leaves none; allow one")
+    return NumericError(
+        "the model's logits must be finite, got NaN or infinity; check its weights, or compile with fp32"
+    )
+
+
+def _logprobs(output: StepOutput, row: int, top: int) -> TokenLogprobs:
+    assert output.logprobs is not None and output.top_ids is not None and output.top_logprobs is not None
+    pairs = zip(output.top_ids[row, :top].tolist(), output.top_logprobs[row, :top].tolist(), strict=True)
+    # A vocabulary smaller than `top` leaves ids of -1.
+    likeliest = tuple(pair for pair in pairs if pair[0] >= 0)
+    model, temperature, sampled = output.logprobs[row].tolist()
+    return TokenLogprobs(model, temperature, sampled, likeliest)

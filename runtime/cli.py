@@ -1,0 +1,97 @@
+"""The command line, ``xllmc``. A command's module is imported only when it is asked for."""
+
+import os
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from .artifact.errors import OptionError, XllmcError
+from .artifact.version import xllmc_version
+
+_COMMANDS = {
+    "generate": ("xllmc.runtime.generate_command", "generate_command", "Continue a prompt."),
+    "inspect": ("xllmc.runtime.inspect_command", "inspect_command", "Show what an engine is made of."),
+    "compile": ("xllmc.compiler.cli", "compile_command", "Compile a Hugging Face model to an engine."),
+    "demo": ("xllmc.compiler.cli", "demo_command", "Compile the bundled model and let it write."),
+    "bench": ("xllmc.bench.cli", "app", "Measure."),
+}
+"""Name to module, what it offers (a function, or a Typer app), and the help line shown without importing it."""
+_COMPILE_EXTRA = {"torch", "transformers"}
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+"""Click's UsageError, which typer brings but does not export."""
+_ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+
+
+def main() -> None:
+    """Run the command of ``sys.argv``; mistakes of the user's end in one line on stderr and exit code 2."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of ``xllmc`` with these arguments."""
+    try:
+        return _app(arguments)(args=arguments or ["--help"], prog_name="xllmc", standalone_mode=False) or 0
+    except XllmcError as problem:
+        return _fail(str(problem))
+    except _USAGE_ERROR as problem:
+        return _fail(f"{problem.format_message()} (see xllmc --help)")
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.partition(".")[0] not in _COMPILE_EXTRA:
+            raise
+        return _fail(f"xllmc {arguments[0]} needs torch and transformers: pip install 'xllmc[compile]'")
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Python would flush stdout once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _fail(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return _ERROR
+
+
+def _app(arguments: list[str]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.callback()(_options)
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module, attribute, summary) in _COMMANDS.items():
+        if name != wanted:
+            app.command(name, help=summary)(_not_loaded)
+        elif isinstance(command := _load(name, module, attribute), typer.Typer):
+            app.add_typer(command, name=name, help=summary)
+        else:
+            app.command(name)(command)
+    return app
+
+
+def _load(name: str, module: str, attribute: str) -> Any:
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as problem:
+        if problem.name != module:
+            raise
+        raise OptionError(
+            f"xllmc {name} needs {module}, which this installation lacks; install xllmc from source"
+        ) from problem
+
+
+def _not_loaded() -> None:
+    """Stands in the list of commands for one that was not asked for."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"xllmc {xllmc_version()}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Compile large language models once, then run them."""

@@ -1,0 +1,131 @@
+"""``xllmc generate``: continue one prompt on the terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from .artifact.errors import OptionError
+from .batcher import Chunk
+from .engine import Engine
+
+
+class Timings(NamedTuple):
+    """Seconds, and output tokens per second after the first."""
+
+    load: float
+    first_token: float
+    total: float
+    tokens_per_second: float | None
+
+
+def generate_command(
+    engine: Annotated[Path, typer.Argument(help="An engine directory.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The prompt; - reads it from standard input.")],
+    chat: Annotated[bool, typer.Option("--chat", help="Treat the prompt as a user's message.")] = False,
+    system: Annotated[str | None, typer.Option(help="With --chat: the system message.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens to write at most.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Only the k likeliest tokens; 0: all.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest tokens that reach this probability.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Only tokens this times as likely as the likeliest.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: against repetition.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="Against tokens already written.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="The same, for each time.")] = None,
+    logit_bias: Annotated[list[str] | None, typer.Option(help="ID=BIAS; may be given often.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End at this text; may be given often.")] = None,
+    stop_token_id: Annotated[list[int] | None, typer.Option(help="End at this token; may be given often.")] = None,
+    ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the end token.")] = False,
+    logprobs: Annotated[int | None, typer.Option(help="With --json: this many likeliest tokens.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: all this process may use.")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="Tokens the key-value memory holds.")] = None,
+    isa: Annotated[str | None, typer.Option(help="An instruction-set level below the best.")] = None,
+    huge_pages: Annotated[bool, typer.Option("--huge-pages", help="Copy the weights to huge pages.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Continue a prompt. Without sampling options, the model's own defaults hold."""
+    given: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": _biases(logit_bias) if logit_bias else None,
+        "seed": seed,
+        "stop": tuple(stop) if stop else None,
+        "stop_token_ids": tuple(stop_token_id) if stop_token_id else None,
+        "ignore_eos": ignore_eos or None,
+        "logprobs": (logprobs or 0) if as_json else logprobs,
+    }
+    if system is not None and not chat:
+        raise OptionError("--system needs --chat; add it, or put the text into the prompt")
+    began = time.perf_counter()
+    with Engine.load(
+        engine, threads=threads, max_sequences=1, kv_tokens=kv_tokens, isa=isa, huge_pages=huge_pages
+    ) as loaded:
+        ready = time.perf_counter()
+        params = loaded.tokenizer.default_sampling(**{k: v for k, v in given.items() if v is not None})
+        text = sys.stdin.read() if prompt == "-" else prompt
+        ids = loaded.tokenizer.encode_chat(_messages(text, system)) if chat else loaded.tokenizer.encode(text)
+        chunks, times = [], []
+        for chunk in loaded.stream(ids, params):
+            chunks.append(chunk)
+            times.append(time.perf_counter())
+            if not as_json:
+                print(chunk.text, end="", flush=True)
+    timings = _timings(began, ready, times)
+    if as_json:
+        print(json.dumps(_report(ids, chunks, timings), ensure_ascii=False))
+        return
+    print()
+    if sys.stderr.isatty():
+        speed = f", {timings.tokens_per_second:.1f} tokens/s" if timings.tokens_per_second else ""
+        print(
+            f"[{len(ids)} tokens in, {len(chunks)} out, first after {timings.first_token:.2f} s{speed}]",
+            file=sys.stderr,
+        )
+
+
+def _messages(text: str, system: str | None) -> list[dict[str, str]]:
+    first = [{"role": "system", "content": system}] if system is not None else []
+    return [*first, {"role": "user", "content": text}]
+
+
+def _biases(texts: Sequence[str]) -> dict[int, float]:
+    biases = {}
+    for text in texts:
+        token, _, bias = text.partition("=")
+        try:
+            biases[int(token)] = float(bias)
+        except ValueError as problem:
+            raise OptionError(f"--logit-bias must be ID=BIAS, as in 42=-1.5, got {text!r}") from problem
+    return biases
+
+
+def _timings(began: float, ready: float, times: Sequence[float]) -> Timings:
+    later = times[-1] - times[0]
+    return Timings(
+        load=ready - began,
+        first_token=times[0] - ready,
+        total=times[-1] - began,
+        tokens_per_second=(len(times) - 1) / later if later > 0 else None,
+    )
+
+
+def _report(prompt: Sequence[int], chunks: Sequence[Chunk], timings: Timings) -> dict[str, Any]:
+    return {
+        "prompt_token_ids": list(prompt),
+        "token_ids": [chunk.token_id for chunk in chunks],
+        "text": "".join(chunk.text for chunk in chunks),
+        "logprobs": [chunk.logprobs._asdict() for chunk in chunks if chunk.logprobs],
+        "finish_reason": chunks[-1].finish_reason,
+        "timings": timings._asdict(),
+    }

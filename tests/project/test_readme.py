@@ -1,0 +1,57 @@
+"""What the README tells a reader to type works: its shell and Python blocks run in the order they stand."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.project.sources import ROOT
+
+LINKED = (".venv", "models", "Makefile", "constraints.txt", "pyproject.toml", "setup.py")
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    found = re.findall(r"^```(sh|python)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [Block(*block) for block in found]
+
+
+def commands(text: str) -> list[str]:
+    joined = text.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like the repository to a command, with a ``build`` of its own."""
+    place = tmp_path_factory.mktemp("readme")
+    for name in LINKED:
+        if (ROOT / name).exists():
+            (place / name).symlink_to(ROOT / name)
+    return place
+
+
+def test_the_readme_runs(folder: Path):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    assert blocks()
+    for block in blocks():
+        if block.language == "python":
+            subprocess.run([sys.executable, "-c", block.text], check=True, cwd=folder, env=environment)
+        for command in commands(block.text) if block.language == "sh" else ():
+            # `make` targets take minutes or run this very test: that they exist is enough.
+            dry = re.sub(r"^make ", "make --dry-run ", command)
+            subprocess.run(["bash", "-euo", "pipefail", "-c", dry], check=True, cwd=folder, env=environment)
+
+
+def test_every_make_target_of_the_readme_is_in_the_makefile():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))
+    assert named - targets == set()

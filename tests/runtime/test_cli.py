@@ -1,0 +1,165 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from xllmc.runtime import cli
+from xllmc.runtime.artifact.version import xllmc_version
+
+from tests.runtime.toy import write_toy
+
+COMMAND = [sys.executable, "-c", "from xllmc.runtime.cli import main; main()"]
+
+
+def xllmc(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    code = cli.run([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_generate_writes_text(capsys: pytest.CaptureFixture[str], toy_engine: Path) -> None:
+    options = ("--prompt", "hello", "--max-tokens", "9", "--seed", "4", "--temperature", "0.8")
+    code, out, err = xllmc(capsys, "generate", toy_engine, *options)
+    assert (code, err) == (0, "")
+    assert out == xllmc(capsys, "generate", toy_engine, *options)[1]
+    code, report, _ = xllmc(capsys, "generate", toy_engine, *options, "--json", "--logprobs", "2")
+    data = json.loads(report)
+    assert code == 0 and data["text"] + "\n" == out
+    assert len(data["token_ids"]) == len(data["logprobs"]) == 9 and data["finish_reason"] == "length"
+    assert len(data["prompt_token_ids"]) == 5 and len(data["logprobs"][0]["top"]) == 2
+    assert set(data["timings"]) == {"load", "first_token", "total", "tokens_per_second"}
+
+
+def test_generate_reads_standard_input_and_chats(toy_library: Path, tmp_path: Path) -> None:
+    from tests.runtime.toy import tokenizer_json
+
+    template = "{% for m in messages %}{{ m.role }}={{ m.content }};{% endfor %}"
+    files = {"tokenizer.json": tokenizer_json(), "chat_template.jinja": template}
+    write_toy(tmp_path / "e", toy_library, tokenizer_files=files)
+    arguments = ["generate", tmp_path / "e", "-p", "-", "--chat", "--system", "S", "--max-tokens", "2", "--json"]
+    done = subprocess.run([*COMMAND, *arguments], input="Grüße", capture_output=True, text=True, check=True)
+    assert len(json.loads(done.stdout)["prompt_token_ids"]) == len("system=S;user=Grüße;".encode())
+
+
+def test_inspect_shows_and_checks(capsys: pytest.CaptureFixture[str], toy_engine: Path) -> None:
+    code, out, _ = xllmc(capsys, "inspect", toy_engine, "--check")
+    assert code == 0
+    for shown in (
+        "ToyForCausalLM",
+        "x86-64-v3",
+        "window 40",
+        "fuse-nothing",
+        "nearly: almost",
+        "2  toy_store",
+        "match",
+    ):
+        assert shown in out
+    assert xllmc(capsys, "inspect", toy_engine, "--graph", "traced")[1] == "toy graph\n"
+    data = json.loads(xllmc(capsys, "inspect", toy_engine, "--json", "--check")[1])
+    assert data["model"]["vocab_size"] == 260 and data["checked"] is True
+    assert data["plan"]["forward"] == {"toy_store": 2, "toy_logits": 2}
+
+
+def test_mistakes_end_in_one_line_and_code_2(
+    capsys: pytest.CaptureFixture[str], toy_engine: Path, toy_library: Path, tmp_path: Path
+) -> None:
+    corrupted = write_toy(tmp_path / "corrupted", toy_library)
+    weights = bytearray((corrupted / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (corrupted / "weights.safetensors").write_bytes(weights)
+    cases = {
+        ("generate", tmp_path, "-p", "x"): "not an engine directory",
+        ("generate", toy_engine): "Missing option",
+        ("generate", toy_engine, "-p", "x", "--colour"): "No such option: --colour",
+        ("generate", toy_engine, "-p", "x", "--top-p", "7"): "top_p must be above 0 and at most 1, got 7.0",
+        ("generate", toy_engine, "-p", "x", "--top-k", "many"): "--top-k",
+        ("generate", toy_engine, "-p", "x", "--chat"): "no chat template",
+        ("generate", toy_engine, "-p", "x", "--system", "s"): "--system needs --chat",
+        ("generate", toy_engine, "-p", "x", "--logit-bias", "a"): "--logit-bias must be ID=BIAS",
+        ("generate", toy_engine, "-p", "x", "--isa", "sse2"): "not for sse2",
+        ("generate", toy_engine, "-p", "x", "--threads", "-3"): "threads must be at least 1",
+        ("generate", toy_engine, "-p", "x" * 300): "shorter than the context of 200",
+        ("inspect", toy_engine, "--graph", "fused"): "--graph must be one of traced, got fused",
+        ("inspect", corrupted, "--check"): "corrupted: its SHA-256",
+        ("frobnicate",): "No such command 'frobnicate'",
+        ("--colour",): "No such option",
+    }
+    for arguments, message in cases.items():
+        code, out, err = xllmc(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_version_and_help_import_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert xllmc(capsys, "--version") == (0, f"xllmc {xllmc_version()}\n", "")
+    code, out, _ = xllmc(capsys)
+    assert code == 0 and "compile" in out and "generate" in out
+    script = "import sys; from xllmc.runtime.cli import run; run(['--help']); print(*sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "generate_command" not in listed
+
+
+def test_compiling_without_the_extra_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_torch(module: str) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.fx")
+
+    monkeypatch.setattr(cli, "import_module", without_torch)
+    code, _, err = xllmc(capsys, "compile", "model", "-o", "out")
+    assert (code, err) == (2, "error: xllmc compile needs torch and transformers: pip install 'xllmc[compile]'\n")
+
+
+def test_control_c_ends_with_130(toy_engine: Path) -> None:
+    arguments = ["generate", str(toy_engine), "-p", "-"]
+    process = subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    until = time.monotonic() + 20
+    while "toy.so" not in maps.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_closed_pipe_is_no_error(toy_engine: Path) -> None:
+    options = "-p x --max-tokens 150 --ignore-eos --seed 1"
+    script = f'{sys.executable} -c "from xllmc.runtime.cli import main; main()" generate {toy_engine} {options} | true'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+GENERATING = """
+import sys
+from xllmc.runtime.cli import run
+code = run(["generate", sys.argv[1], "-p", "x", "--max-tokens", "3"])
+heavy = {"torch", "transformers", "triton", "rich"} & {name.partition(".")[0] for name in sys.modules}
+ours = [name for name in sys.modules if name.startswith("xllmc.") and not name.startswith("xllmc.runtime")]
+print(code, sorted(heavy), ours, file=sys.stderr)
+"""
+
+
+def test_a_generating_process_imports_no_torch_and_none_of_the_compiler(toy_engine: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", GENERATING, toy_engine], capture_output=True, text=True, check=True)
+    assert done.stderr == "0 [] []\n"
+
+
+LOADING = """
+import sys
+from xllmc.runtime.engine import Engine
+engine = Engine.load(sys.argv[1], kv_tokens=64)
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"torch", "transformers", "rich", "typer", "jinja2", "tokenizers", "safetensors"}))
+"""
+
+
+def test_loading_an_engine_imports_only_what_it_needs(toy_engine: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING, toy_engine], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
