@@ -1,7 +1,7 @@
 """How fast the CPU kernels are on this machine: ``python -m xllmc.bench.cpu_kernels``.
 
-Compiles ``cpu_kernels.cpp`` for the machine's instruction set (or another that it has) and prints bandwidth of products of
-few rows, arithmetic of products of many, whole steps of Qwen3-0.6B's shapes, and sampling.
+Compiles ``cpu_kernels.cpp`` for one of the machine's instruction sets and prints bandwidth of products of few rows,
+arithmetic of products of many, whole steps of Qwen3-0.6B's shapes, and sampling.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 INCLUDE = HERE.parent / "codegen/cpu/include"
-FLAGS = "-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -pthread -Wno-maybe-uninitialized".split()
+FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-w"]
 LEVELS = {
     "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"],
     "x86-64-v4": ["-march=x86-64-v4"],

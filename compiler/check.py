@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from ..runtime.artifact.recipe import Tensor
+from .ir.dims import whole
 from .ir.interpret import run_graph
 from .ir.op import Op
 from .ir.region import Region
@@ -17,6 +18,9 @@ from .samples import Samples
 
 SLACK = 4
 """Roundings a replaced region may differ by, in units of its ops' tolerances."""
+
+LARGE = 1 << 24
+"""Weight elements beyond which a region is run on one sample, not two: an output head takes a second each time."""
 
 INDEPENDENT_OF_ORDER = {"linear", "mean", "sum", "paged_attention", "rms_norm", "layer_norm"}
 """Ops whose reference sums in an order of torch's choosing, so that even an exact rewrite may change its last bit."""
@@ -36,13 +40,13 @@ class Mismatch:
 
 def compare(region: Region, constants: dict[str, Tensor], exact: bool) -> Mismatch | None:
     """The first sample on which the two sides disagree, or None."""
-    for samples in [Samples(0), Samples(1), *([Samples(2, infinite=True)] if _all_pointwise(region) else [])]:
+    for samples in _samples(region):
         inputs = [
             _input(samples, i, name, node, region, constants)
             for i, (name, node) in enumerate(zip(region.inputs, _placeholders(region.old), strict=True))
         ]
-        old = run_graph(region.old, copy.deepcopy(inputs))
-        new = run_graph(region.new, copy.deepcopy(inputs))
+        old = run_graph(region.old, [_own(i) for i in inputs])
+        new = run_graph(region.new, [_own(i) for i in inputs])
         allowed = _allowed(region, exact)
         for a, b in zip(_tensors(old), _tensors(new), strict=True):
             error = relative_error(a, b)
@@ -66,13 +70,18 @@ def relative_error(reference: torch.Tensor, value: torch.Tensor) -> float:
     return float((difference / scale.clamp_min(1e-30)).max())
 
 
+def _samples(region: Region) -> list[Samples]:
+    if _all_pointwise(region):
+        return [Samples(0), Samples(1), Samples(2, infinite=True)]
+    weights = sum(whole(w.type.elements) for w in region.weights.values())
+    return [Samples(0)] if weights > LARGE else [Samples(0), Samples(1)]
+
+
 def _placeholders(graph: fx.Graph) -> list[fx.Node]:
     return [n for n in graph.nodes if n.op == "placeholder"]
 
 
-def _input(
-    samples: Samples, index: int, name: str, node: fx.Node, region: Region, constants: dict[str, Tensor]
-) -> Any:
+def _input(samples: Samples, index: int, name: str, node: fx.Node, region: Region, constants: dict[str, Tensor]) -> Any:
     kind = node.meta["type"]
     if name.startswith("@"):
         return samples.weight(region.weights[name[1:]], constants)
@@ -80,6 +89,11 @@ def _input(
         return samples.state(name, kind)
     known = samples.step_input(name, kind)
     return samples.value(f"input_{index}", kind) if known is None else known
+
+
+def _own(value: Any) -> Any:
+    """States are changed by what runs, so each side gets its own."""
+    return copy.deepcopy(value) if isinstance(value, PagedCache) else value
 
 
 def _tensors(values: tuple) -> list[torch.Tensor]:

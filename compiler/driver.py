@@ -1,6 +1,5 @@
 """The whole compile, from a model directory to an engine: this page is the pipeline."""
 
-import json
 import shutil
 import tempfile
 import time
@@ -28,6 +27,7 @@ from ..runtime.artifact.schema import (
 from ..runtime.artifact.version import xllmc_version
 from ..runtime.artifact.writer import EngineWriter, write_engine
 from .functions import add_sampling
+from .ir.dims import whole
 from .ir.program import Program, Weight
 from .ir.text import print_program
 from .ops.attention import PAGE_TOKENS
@@ -181,10 +181,7 @@ def estimate(program: Program, options: CompileOptions) -> Estimate:
 
 
 def bytes_of(weight: Weight) -> int:
-    count = 1
-    for size in weight.type.shape:
-        count *= size  # type: ignore[assignment]  # weights have no symbols
-    return count * ITEM_BYTES[weight.type.dtype]
+    return whole(weight.type.bytes_of(weight.type.shape))
 
 
 # --- weights
@@ -204,7 +201,7 @@ def weight_entries(program: Program) -> list[WeightEntry]:
 
 
 def stored_shape(weight: Weight) -> tuple[int, ...]:
-    shape: tuple[int, ...] = weight.type.shape  # type: ignore[assignment]
+    shape = weight.type.sizes
     if weight.layout == "rows":
         return shape
     panels = -(-shape[0] // PANEL)
@@ -317,5 +314,3 @@ def page_bytes(kv_heads: int, key_dim: int, value_dim: int, dtype: str) -> int:
     """Of one page as ``xllmc/cache.h`` lays it out: keys in pairs for bf16, then values."""
     keys = key_dim + key_dim % 2 if dtype == "bf16" else key_dim
     return kv_heads * (keys + value_dim) * PAGE_TOKENS * ITEM_BYTES[dtype]
-
-

@@ -42,5 +42,3 @@ def _function(name: str, inputs: dict[str, TensorType], results: tuple[str, ...]
     single = isinstance(called.meta["type"], TensorType)
     graph.output((called,) if single else tuple(emit(graph, OPS["get"], called, index=i) for i in range(len(results))))
     return Function(name, graph, results)
-
-

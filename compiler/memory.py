@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from ..runtime.artifact.schema import BufferEntry
-from .ir.dims import Dim, product
+from .ir.dims import Dim, product, whole
 from .ir.op import Op
 from .ir.program import Function, Program, is_call, type_of
 from .ir.types import TensorType, TupleType
@@ -53,8 +53,8 @@ def source_of(node: fx.Node) -> Value | fx.Node:
     index = -1
     while is_call(node, "reshape", "get"):
         if is_call(node, "get"):
-            index = node.kwargs["index"]  # type: ignore[assignment]
-        node = node.args[0]  # type: ignore[assignment]
+            index = node.kwargs["index"]
+        node = node.args[0]
     return Value(node, index) if node.op == "call_function" else node
 
 
@@ -111,7 +111,7 @@ def unit(kind: TensorType) -> tuple[str | None, int]:
                 raise ValueError(f"a value of type {kind} grows with more than one symbol")
             scale, factor = size.symbols[0], size.factor
     fixed = product(s for s in kind.shape if isinstance(s, int))
-    size = int(kind.bytes_of((fixed,))) * factor  # type: ignore[arg-type]
+    size = whole(kind.bytes_of((fixed,))) * factor
     return scale, -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -134,7 +134,7 @@ def place(
                 break
             offset = max(offset, end)
         name = f"{function}:{wanted.name}"
-        entry = BufferEntry(name=name, scale=wanted.scale, offset=offset, bytes=wanted.bytes)  # type: ignore[arg-type]
+        entry = BufferEntry(name=name, scale=wanted.scale, offset=offset, bytes=wanted.bytes)
         placed.append((wanted, entry))
         buffers[name] = entry
         key = wanted.scale or "fixed"

@@ -9,6 +9,7 @@ from ..runtime.artifact.errors import XllmcError
 from ..runtime.artifact.schema import PassRecord
 from .check import compare
 from .ir.program import Program
+from .ir.region import Region
 from .ir.verify import VerificationError, verify
 
 
@@ -39,7 +40,7 @@ class PassReport:
         return PassRecord(
             name=self.name,
             stage=self.stage,
-            numerics=self.numerics,  # type: ignore[arg-type]
+            numerics=self.numerics,
             matches=self.matches,
             near_misses=self.near_misses,
         )
@@ -62,7 +63,9 @@ def run_pass(program: Program, one: Pass) -> tuple[Program, PassReport]:
     """One transaction: the new program and what happened; PassError leaves ``program`` as it was."""
     began = time.perf_counter()
     work = program.copy()
-    matches, misses, regions = 0, [], {}
+    matches = 0
+    misses: list[str] = []
+    regions: dict[str, Region] = {}
     for function in work.functions.values():
         rewriter = Rewriter(work, function)
         report = one.run(rewriter)

@@ -25,6 +25,9 @@ STEP = {
 }
 PAGES = 4
 
+LARGEST_DRAW = 1_000_003
+"""Elements drawn for one array: a copy of what was drawn costs a hundredth of drawing more."""
+
 
 def size_of(size: Size) -> int:
     if isinstance(size, int):
@@ -82,21 +85,20 @@ class Samples:
             if leaf.op == "constant":
                 return constants[name]
             shape, dtype = leaf.attribute("shape"), leaf.attribute("dtype")
-            values = self.normal(name, shape)
-            values *= 0.5 if len(shape) == 1 else shape[-1] ** -0.5
-            return recipes.Tensor(f32_to_bf16(values) if dtype == "bf16" else values.astype(numpy_dtype(dtype)), dtype)
+            block = self.block(name, shape) * np.float32(0.5 if len(shape) == 1 else shape[-1] ** -0.5)
+            typed = f32_to_bf16(block) if dtype == "bf16" else block.astype(numpy_dtype(dtype))
+            return recipes.Tensor(np.resize(typed, shape), dtype)
 
         return to_torch(recipes.evaluate(weight.recipe, read))
 
     def normal(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Standard normal float32; large arrays repeat a block of odd length, which costs a copy instead of a draw."""
-        count = int(np.prod(shape))
-        block = self.generator(name).standard_normal(min(count, 1_000_003), np.float32)
-        return np.resize(block, count).reshape(shape)
+        return np.resize(self.block(name, shape), shape)
+
+    def block(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal float32, as many as the shape has; large arrays repeat a block of odd length."""
+        return self.generator(name).standard_normal(min(int(np.prod(shape)), LARGEST_DRAW), np.float32)
 
 
 def to_torch(tensor: recipes.Tensor) -> torch.Tensor:
     values = torch.from_numpy(np.ascontiguousarray(tensor.values))
     return values.view(torch.bfloat16) if tensor.dtype == "bf16" else values
-
-

@@ -40,7 +40,5 @@ class Target(Protocol):
     def lowering_passes(self) -> tuple[Pass, ...]:
         """The passes that make a fused program one that ``emit`` takes."""
 
-    def emit(
-        self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]
-    ) -> Bundle:
+    def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         """Kernels, built in ``work``, and the plan that launches them; XllmcError names an op no kernel claims."""

@@ -41,7 +41,9 @@ class CheckpointSource:
         for weight in program.weights.values():
             for leaf in weight.recipe.sources():
                 entry = self.checkpoint.entry(leaf.attribute("name"))
-                as_declared(leaf, Tensor(np.broadcast_to(np.zeros((), numpy_dtype(entry.dtype)), entry.shape), entry.dtype))
+                as_declared(
+                    leaf, Tensor(np.broadcast_to(np.zeros((), numpy_dtype(entry.dtype)), entry.shape), entry.dtype)
+                )
 
 
 class RandomSource:

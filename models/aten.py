@@ -150,23 +150,25 @@ def _sym_size(importer: Importer, node: fx.Node) -> Any:
     return node.meta["val"]
 
 
-@handles("view.default", "reshape.default", "_unsafe_view.default", "unsqueeze.default", "squeeze.dim", "flatten.using_ints")
+@handles(
+    "view.default", "reshape.default", "_unsafe_view.default", "unsqueeze.default", "squeeze.dim", "flatten.using_ints"
+)
 def _view(importer: Importer, node: fx.Node) -> Imported:
     value = importer.value(node.args[0])
-    before, after = importer.shape(node.args[0]), importer.shape(node)  # type: ignore[arg-type]
+    before, after = importer.shape(node.args[0]), importer.shape(node)
     repeated = [a for a, s in enumerate(before) if s != 1 and a not in value.axes]
     if not repeated:
         return importer.viewed(value, after)
     if str(node.target) != "aten.unsqueeze.default":
         raise CheckpointError(f"{node.target} of an expanded tensor in {importer.where} has no import rule")
-    inserted = int(node.args[1]) % len(after)  # type: ignore[call-overload]
+    inserted = int(node.args[1]) % len(after)
     return Imported(value.node, tuple(a + (a >= inserted) for a in value.axes))
 
 
 @handles("expand.default")
 def _expand(importer: Importer, node: fx.Node) -> Imported:
     value = importer.value(node.args[0])
-    shift = node.meta["val"].dim() - node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    shift = node.meta["val"].dim() - node.args[0].meta["val"].dim()
     return Imported(value.node, tuple(a + shift for a in value.axes))
 
 
@@ -176,9 +178,9 @@ def _transpose(importer: Importer, node: fx.Node) -> Imported:
     rank = node.meta["val"].dim()
     order = list(range(rank))
     if str(node.target) == "aten.permute.default":
-        order = [int(a) % rank for a in node.args[1]]  # type: ignore[union-attr]
+        order = [int(a) % rank for a in node.args[1]]
     else:
-        first, second = (int(a) % rank for a in node.args[1:3]) if len(node.args) > 1 else (0, 1)  # type: ignore[arg-type]
+        first, second = (int(a) % rank for a in node.args[1:3]) if len(node.args) > 1 else (0, 1)
         order[first], order[second] = second, first
     moved = [order.index(a) for a in value.axes]
     sequence = sorted(range(len(moved)), key=moved.__getitem__)
@@ -191,7 +193,7 @@ def _transpose(importer: Importer, node: fx.Node) -> Imported:
 def _slice(importer: Importer, node: fx.Node) -> Imported:
     value = importer.value(node.args[0])
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
-    size = importer.shape(node.args[0])[axis]  # type: ignore[arg-type]
+    size = importer.shape(node.args[0])[axis]
     start, stop = argument(node, 2, "start", 0) or 0, argument(node, 3, "end", sys.maxsize)
     if argument(node, 4, "step", 1) != 1:
         raise CheckpointError(f"a slice with a step in {importer.where} has no import rule")
@@ -199,7 +201,9 @@ def _slice(importer: Importer, node: fx.Node) -> Imported:
         return value
     if not isinstance(size, int):
         raise CheckpointError(f"a slice of the token axis in {importer.where} mixes tokens outside attention")
-    return sliced(importer, value, axis, start % size if start < 0 else start, min(stop % size if stop < 0 else stop, size))
+    return sliced(
+        importer, value, axis, start % size if start < 0 else start, min(stop % size if stop < 0 else stop, size)
+    )
 
 
 def sliced(importer: Importer, value: Imported, axis: int, start: int, stop: int) -> Imported:
@@ -212,7 +216,7 @@ def sliced(importer: Importer, value: Imported, axis: int, start: int, stop: int
 @handles("split.Tensor", "split_with_sizes.default", "chunk.default")
 def _split(importer: Importer, node: fx.Node) -> list[Imported]:
     value = importer.value(node.args[0])
-    axis = int(argument(node, 2, "dim", 0)) % node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    axis = int(argument(node, 2, "dim", 0)) % node.args[0].meta["val"].dim()
     parts, start = [], 0
     for part in node.meta["val"]:
         size = int(part.shape[axis])
@@ -224,7 +228,7 @@ def _split(importer: Importer, node: fx.Node) -> list[Imported]:
 @handles("cat.default")
 def _cat(importer: Importer, node: fx.Node) -> Imported:
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
-    values = [importer.value(v) for v in node.args[0]]  # type: ignore[union-attr]
+    values = [importer.value(v) for v in node.args[0]]
     axes = tuple(sorted({a for v in values for a in v.axes} | {axis}))
     nodes = [cast_to(importer, importer.with_axes(v, axes), importer.dtype(node)) for v in values]
     return Imported(importer.emit("concat", *nodes, axis=axes.index(axis)), axes)
@@ -236,8 +240,8 @@ def _cat(importer: Importer, node: fx.Node) -> Imported:
 @handles("mean.dim")
 def _mean(importer: Importer, node: fx.Node) -> Imported:
     value = importer.value(node.args[0])
-    rank = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
-    dims = [int(d) % rank for d in node.args[1]]  # type: ignore[union-attr]
+    rank = node.args[0].meta["val"].dim()
+    dims = [int(d) % rank for d in node.args[1]]
     if dims != [rank - 1] or value.axes[-1] != rank - 1:
         raise CheckpointError(f"a mean over axes {dims} in {importer.where} has no import rule: only the last axis has")
     reduced = Imported(importer.emit("mean", value.node), value.axes)
@@ -246,7 +250,9 @@ def _mean(importer: Importer, node: fx.Node) -> Imported:
 
 @handles("linear.default")
 def _linear(importer: Importer, node: fx.Node) -> Imported:
-    return matrix_product(importer, *(importer.value(argument(node, i, n)) for i, n in enumerate(("input", "weight", "bias"))))
+    return matrix_product(
+        importer, *(importer.value(argument(node, i, n)) for i, n in enumerate(("input", "weight", "bias")))
+    )
 
 
 @handles("addmm.default")
@@ -262,7 +268,7 @@ def matrix_product(importer: Importer, x: Imported, weight: Imported, bias: Impo
 
 @handles("matmul.default", "bmm.default", "mm.default")
 def _matmul(importer: Importer, node: fx.Node) -> Imported:
-    inner = importer.shape(node.args[0])[-1]  # type: ignore[arg-type]
+    inner = importer.shape(node.args[0])[-1]
     if inner != 1:
         raise CheckpointError(
             f"a matrix product of two computed tensors in {importer.where} has no import rule: attention must go "
@@ -281,7 +287,7 @@ def _embedding(importer: Importer, node: fx.Node) -> Imported:
 @handles("layer_norm.default")
 def _layer_norm(importer: Importer, node: fx.Node) -> Imported:
     x, _, weight, bias = (importer.value(a) for a in node.args[:4])
-    if weight is None or bias is None or len(node.args[1]) != 1:  # type: ignore[arg-type]
+    if weight is None or bias is None or len(node.args[1]) != 1:
         raise CheckpointError(f"layer_norm in {importer.where} requires a weight and a bias over the last axis")
     return Imported(
         importer.emit("layer_norm", x.node, weight.node, bias.node, eps=float(argument(node, 4, "eps", 1e-5))), x.axes

@@ -81,7 +81,7 @@ class Importer:
             raise CheckpointError(f"cannot import {name} in {self.where}: {error}") from error
 
     def inline(self, node: fx.Node) -> Any:
-        submodule = self.values[node.args[1]]  # type: ignore[index]
+        submodule = self.values[node.args[1]]
         for inner, outer in zip(
             [n for n in submodule.graph.nodes if n.op == "placeholder"], node.args[2:], strict=True
         ):

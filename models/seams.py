@@ -25,7 +25,9 @@ def attention(
 
 
 @attention.register_fake
-def _(q, k, v, layer, scale, window, softcap):  # type: ignore[no-untyped-def]
+def _(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int, scale: float, window: int, softcap: float
+) -> torch.Tensor:
     return q.new_empty(q.shape[0], 1, q.shape[1], v.shape[3])
 
 
@@ -43,7 +45,7 @@ def _attention_seam(
             f"at most; got dropout {dropout}, mask {mask is not None}, options {sorted(unknown)}"
         )
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    layer = int(getattr(module, "layer_idx", -1))
     return torch.ops.xllmc.attention(q, k, v, layer, float(scale), int(window or 0), float(softcap or 0.0)), None
 
 

@@ -198,7 +198,7 @@ class _Tracer:
                     f"the checkpoint has no tensor for {name} (shape {list(value.shape)}); check that its files belong "
                     "to this config.json"
                 )
-            self.weights[name] = Weight(kind, Recipe.source(self.names[name], kind.shape, kind.dtype))  # type: ignore[arg-type]
+            self.weights[name] = Weight(kind, Recipe.source(self.names[name], kind.sizes, kind.dtype))
         attribute = self.graph.create_node("get_attr", name)
         attribute.meta.update(type=kind, where="")
         return Imported(attribute, tuple(i for i in range(len(kind.shape))))
@@ -224,9 +224,9 @@ class _Tracer:
             self.inputs[f"block_table.{group}"],
             self.inputs["query_starts"],
             self.inputs["positions"],
-            scale=float(scale),  # type: ignore[arg-type]
-            window=int(window),  # type: ignore[arg-type]
-            softcap=float(softcap),  # type: ignore[arg-type]
+            scale=float(scale),
+            window=int(window),
+            softcap=float(softcap),
         )
         shape = importer.shape(node)
         return importer.viewed(Imported(out, (0, 2, 3)), shape)

@@ -55,6 +55,7 @@ class Rewriter:
         self.regions: dict[str, Region] = {}
         """Replacements made, one for each structure, by the text of both sides."""
         self._created: set[fx.Node] = set()
+        """Calls emitted since the last replacement: its new side."""
         self._before: fx.Node | None = None
         self._where = ""
 
@@ -84,6 +85,7 @@ class Rewriter:
     def replace(self, replacements: Mapping[fx.Node, fx.Node]) -> None:
         """Let every reader of each old value read its new one. The pair is remembered for comparison."""
         region = extract(self.program, list(replacements), list(replacements.values()), self._created)
+        self._created.clear()
         self.regions.setdefault(region.key, region)
         for old, new in replacements.items():
             order = {n: i for i, n in enumerate(self.graph.nodes)}
@@ -102,7 +104,7 @@ class Rewriter:
 
     def calls(self, *names: str) -> list[fx.Node]:
         """The calls of the named ops, in order (all calls where none is named)."""
-        return [n for n in self.function.calls if not names or n.target.name in names]  # type: ignore[union-attr]
+        return [n for n in self.function.calls if not names or n.target.name in names]
 
 
 def _changes_state(node: fx.Node) -> bool:

@@ -1,7 +1,7 @@
 """Remove what does nothing, say the same thing one way, compute the same thing once.
 
-    reshape(reshape(x, A), B)  ==>  reshape(x, B)          cast(x: f32, f32), mul(x, 1.0), add(x, 0.0)  ==>  x
-    f(x), f(x)                 ==>  f(x)                   what nothing reads                            ==>  gone
+reshape(reshape(x, A), B)  ==>  reshape(x, B)          cast(x: f32, f32), mul(x, 1.0), add(x, 0.0)  ==>  x
+f(x), f(x)                 ==>  f(x)                   what nothing reads                            ==>  gone
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Canonicalize(Pass):
             for node in rewriter.calls():
                 same = self.simpler(rewriter, node)
                 if same is None:
-                    key = f"{node.target.name}({', '.join(map(print_value, node.args))}; {node.kwargs})"  # type: ignore[union-attr]
+                    key = f"{node.target.name}({', '.join(map(print_value, node.args))}; {node.kwargs})"
                     known = seen.setdefault(key, node)
                     same = known if known is not node and not _changes_state(node) else None
                 if same is not None:
@@ -41,12 +41,14 @@ class Canonicalize(Pass):
 
     def simpler(self, rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         """A value that already equals ``node``, or a simpler one made for it."""
-        x = node.args[0] if node.args else None
+        if not node.args:
+            return None
+        x = node.args[0]
         if is_call(node, "reshape", "cast", "slice") and type_of(x) == type_of(node):
-            return x  # type: ignore[return-value]
+            return x
         identity = {"mul": 1.0, "div": 1.0, "add": 0.0, "sub": 0.0}
-        if is_call(node, *identity) and node.args[1] == identity[node.target.name]:  # type: ignore[union-attr]
-            return x  # type: ignore[return-value]
+        if is_call(node, *identity) and node.args[1] == identity[node.target.name]:
+            return x
         if is_call(node, "reshape") and is_call(x, "reshape"):
-            return rewriter.at(node).emit("reshape", x.args[0], shape=node.kwargs["shape"])  # type: ignore[union-attr]
+            return rewriter.at(node).emit("reshape", x.args[0], shape=node.kwargs["shape"])
         return None

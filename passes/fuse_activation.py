@@ -1,6 +1,6 @@
 """An activation applied to a matrix product becomes its epilogue.
 
-    gelu_tanh(linear(x, w, b))   ==>   linear(x, w, b, activation=gelu_tanh)
+gelu_tanh(linear(x, w, b))   ==>   linear(x, w, b, activation=gelu_tanh)
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class FuseActivation(Pass):
             linear = node.args[0]
             if not is_call(linear, "linear"):
                 report.miss(node, f"activates {getattr(linear, 'name', linear)}, which is not a linear")
-            elif set(linear.users) != {node} or linear.kwargs:  # type: ignore[union-attr]
+            elif set(linear.users) != {node} or linear.kwargs:
                 report.miss(node, "its linear is read elsewhere too, or has an epilogue already")
             else:
-                new = rewriter.at(node).emit("linear", *linear.args, activation=node.target.name)  # type: ignore[union-attr]
+                new = rewriter.at(node).emit("linear", *linear.args, activation=node.target.name)
                 rewriter.replace({node: new})
                 report.matches += 1
         rewriter.erase_dead()

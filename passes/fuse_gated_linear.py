@@ -42,7 +42,7 @@ class FuseGatedLinear(Pass):
 
     def refuses(self, gate: fx.Node, up: fx.Node) -> str | None:
         for side in (gate, up):
-            if side.op != "call_function" or side.target.name != "linear":  # type: ignore[union-attr]
+            if side.op != "call_function" or side.target.name != "linear":
                 return f"{side.name} is not a linear"
             if side.kwargs or side.args[2] is not None or not is_weight(side.args[1]):
                 return f"{side.name} has a bias or an epilogue already"
@@ -55,12 +55,12 @@ class FuseGatedLinear(Pass):
         return None
 
     def fuse(self, rewriter: Rewriter, node: fx.Node, gate: fx.Node, up: fx.Node, activation: str) -> None:
-        weights = [rewriter.program.weights[n.args[1].target] for n in (gate, up)]  # type: ignore[union-attr, index]
-        rows, inner = weights[0].type.shape
-        padded = -(-rows // GATE_BLOCK) * GATE_BLOCK  # type: ignore[operator]
+        weights = [rewriter.program.weights[n.args[1].target] for n in (gate, up)]
+        rows, inner = weights[0].type.sizes
+        padded = -(-rows // GATE_BLOCK) * GATE_BLOCK
         recipe = Recipe.of("interleave", *(w.recipe for w in weights), block=GATE_BLOCK)
         joined = Weight(weights[0].type.with_shape(2 * padded, inner), recipe)
-        name = f"{parent(gate.args[1].target)}.gate_up"  # type: ignore[union-attr]
+        name = f"{parent(gate.args[1].target)}.gate_up"
         new = rewriter.at(node).emit(
             "linear", gate.args[0], rewriter.weight(name, joined), None, activation=activation, gated=rows
         )

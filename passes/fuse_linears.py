@@ -1,8 +1,8 @@
 """Projections of one input become one matrix product over stacked weights, then slices.
 
-    q = linear(x, wq)                 y = linear(x, concat(wq, wk, wv))
-    k = linear(x, wk)        ==>      q = slice(y, 0:Q);  k = slice(y, Q:Q+K);  v = slice(y, Q+K:)
-    v = linear(x, wv)
+q = linear(x, wq)                 y = linear(x, concat(wq, wk, wv))
+k = linear(x, wk)        ==>      q = slice(y, 0:Q);  k = slice(y, Q:Q+K);  v = slice(y, Q+K:)
+v = linear(x, wv)
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class FuseLinears(Pass):
         groups: dict[fx.Node, list[fx.Node]] = {}
         for node in rewriter.calls("linear"):
             if not node.kwargs and is_weight(node.args[1]):
-                groups.setdefault(node.args[0], []).append(node)  # type: ignore[arg-type]
+                groups.setdefault(node.args[0], []).append(node)
         report = Report()
         for linears in groups.values():
             if len(linears) < 2:
@@ -45,9 +45,9 @@ class FuseLinears(Pass):
             if linears[0].args[position] is None:
                 operands.append(None)
                 continue
-            names = [n.args[position].target for n in linears]  # type: ignore[union-attr]
-            parts = [rewriter.program.weights[n] for n in names]  # type: ignore[index]
-            rows = sum(p.type.shape[0] for p in parts)  # type: ignore[misc]
+            names = [n.args[position].target for n in linears]
+            parts = [rewriter.program.weights[n] for n in names]
+            rows = sum(p.type.sizes[0] for p in parts)
             kind = parts[0].type.with_shape(rows, *parts[0].type.shape[1:])
             stacked = Weight(kind, Recipe.of("concat", *(p.recipe for p in parts), axis=0))
             leaves = [str(n).split(".")[-2].removesuffix("_proj") for n in names]

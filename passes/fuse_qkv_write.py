@@ -54,7 +54,7 @@ class FuseQKVWrite(Pass):
                 heads=type_of(query).shape[1], eps=q.eps,
             )  # fmt: skip
             queries = rewriter.emit("get", fused, index=0)
-            rewriter.replace({query: queries, write: rewriter.emit("get", fused, index=1)})  # type: ignore[dict-item]
+            rewriter.replace({query: queries, write: rewriter.emit("get", fused, index=1)})
             report.matches += 1
         rewriter.erase_dead()
         return report
@@ -63,9 +63,12 @@ class FuseQKVWrite(Pass):
 def branch(node: Any) -> Branch | None:
     table = norm = None
     eps = 0.0
+    dim = type_of(node).shape[-1]
+    node = look_through(node, "reshape")
     if is_call(node, "rope"):
         node, table = node.args
-    if is_call(node, "rms_norm") and is_weight(node.args[1]):
+    node = look_through(node, "reshape")
+    if is_call(node, "rms_norm") and is_weight(node.args[1]) and type_of(node).shape[-1] == dim:
         eps = node.kwargs["eps"]
         node, norm = node.args
     node = look_through(node, "reshape")

@@ -85,7 +85,7 @@ def make_body(root: fx.Node, group: set[fx.Node]) -> tuple[Body, list[fx.Node]]:
         if is_call(node, "cast"):
             value = emit(graph, OPS["cast"], *arguments, **node.kwargs)
         else:
-            value = emit(graph, node.target, *arguments, **node.kwargs)  # type: ignore[arg-type]
+            value = emit(graph, node.target, *arguments, **node.kwargs)
         inside[node] = widened(graph, value) if node is not root else value
     result = inside[root]
     if type_of(result) != type_of(root):

@@ -22,7 +22,7 @@ class PackWeights(Pass):
             matrix = node.args[1]
             if not is_weight(matrix):
                 report.miss(node, "multiplies by a computed matrix")
-            elif weights[matrix.target].layout != "panels":  # type: ignore[union-attr, index]
-                weights[matrix.target] = replace(weights[matrix.target], layout="panels")  # type: ignore[union-attr, index]
+            elif weights[matrix.target].layout != "panels":
+                weights[matrix.target] = replace(weights[matrix.target], layout="panels")
                 report.matches += 1
         return report

@@ -1,6 +1,6 @@
 """See GPT-2's tanh approximation of GELU (Hendrycks & Gimpel, 2016) in its arithmetic.
 
-    mul(mul(x, 0.5), add(tanh(mul(add(x, mul(pow(x, 3), 0.044715)), sqrt(2/pi))), 1))   ==>   gelu_tanh(x)
+mul(mul(x, 0.5), add(tanh(mul(add(x, mul(pow(x, 3), 0.044715)), sqrt(2/pi))), 1))   ==>   gelu_tanh(x)
 """
 
 from dataclasses import dataclass

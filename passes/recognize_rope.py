@@ -36,10 +36,19 @@ class RecognizeRope(Pass):
             positions = look_through(found["positions"], "reshape", "cast")
             scale = float(found.get("scale", 1.0))  # canonicalisation removed a scale of one
             table = rewriter.emit("rope_table", positions, found["inv_freq"], scale=scale)
-            rewriter.replace({node: rewriter.emit("rope", found["x"], table)})
+            rewriter.replace({node: self.rotated(rewriter, found["x"], table)})
             report.matches += 1
         rewriter.erase_dead()
         return report
+
+    def rotated(self, rewriter: Rewriter, x: fx.Node, table: fx.Node) -> fx.Node:
+        """A single head has no axis of its own in the trace, and gets one for the op."""
+        kind = type_of(x)
+        if len(kind.shape) == 3:
+            return rewriter.emit("rope", x, table)
+        tokens, dim = kind.shape
+        heads = rewriter.emit("reshape", x, shape=(tokens, 1, dim))
+        return rewriter.emit("reshape", rewriter.emit("rope", heads, table), shape=(tokens, dim))
 
     def pattern(self) -> Pattern:
         x = anything("x")
@@ -57,8 +66,8 @@ class RecognizeRope(Pass):
         x = type_of(found["x"])
         half = x.shape[-1] // 2
         low, high = found["low"].kwargs, found["high"].kwargs
-        if len(x.shape) != 3:
-            return f"{x} is not [T, heads, D]"
+        if len(x.shape) not in (2, 3):
+            return f"{x} is neither [T, heads, D] nor [T, D]"
         if (low["start"], low["stop"], high["start"], high["stop"]) != (0, half, half, 2 * half):
             return f"rotates {low} against {high}, not the halves of {x}"
         if type_of(found["inv_freq"]).shape != (half,):

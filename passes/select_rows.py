@@ -25,12 +25,12 @@ class SelectRows(Pass):
         report = Report()
         while movable := [s for s in rewriter.calls("take_rows") if self.movable(*s.args)]:
             value, rows = movable[0].args
-            selections = list(value.users)  # type: ignore[union-attr]
-            rewriter.replace(dict.fromkeys(selections, self.moved(rewriter, selections[0], value, rows)))  # type: ignore[arg-type]
+            selections = list(value.users)
+            rewriter.replace(dict.fromkeys(selections, self.moved(rewriter, selections[0], value, rows)))
             rewriter.erase_dead()
             report.matches += 1
         for selection in rewriter.calls("take_rows"):
-            report.miss(selection, f"stops at {selection.args[0].name}")  # type: ignore[union-attr]
+            report.miss(selection, f"stops at {selection.args[0].name}")
         return report
 
     def movable(self, value: object, rows: object) -> bool:
@@ -54,10 +54,10 @@ class SelectRows(Pass):
             kind = type_of(operand)
             if isinstance(kind, TensorType) and len(kind.shape) == rank and kind.shape[0] == tokens:
                 if operand not in chosen:
-                    chosen[operand] = rewriter.emit("take_rows", operand, rows)  # type: ignore[index]
-                operand = chosen[operand]  # type: ignore[index]
+                    chosen[operand] = rewriter.emit("take_rows", operand, rows)
+                operand = chosen[operand]
             operands.append(operand)
         attributes = dict(value.kwargs)
         if is_call(value, "reshape"):
-            attributes["shape"] = (type_of(selection).shape[0], *value.kwargs["shape"][1:])  # type: ignore[index]
-        return rewriter.emit(value.target, *operands, **attributes)  # type: ignore[arg-type]
+            attributes["shape"] = (type_of(selection).shape[0], *value.kwargs["shape"][1:])
+        return rewriter.emit(value.target, *operands, **attributes)

@@ -1,6 +1,6 @@
 """Logits leave the last matrix product in float32, and what follows it (soft caps) computes in float32.
 
-    div(linear(x, w): bf16, 30.0) ...   ==>   div(linear(x, w, out_dtype=f32): f32, 30.0) ...
+div(linear(x, w): bf16, 30.0) ...   ==>   div(linear(x, w, out_dtype=f32): f32, 30.0) ...
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class WidenLogits(Pass):
             rewriter.at(node)
             if not is_call(node, "cast"):
                 operands = [wide if isinstance(a, fx.Node) else a for a in node.args]
-                wide = rewriter.emit(node.target, *operands, **node.kwargs)  # type: ignore[arg-type]
+                wide = rewriter.emit(node.target, *operands, **node.kwargs)
         rewriter.replace({logits: wide})
         rewriter.erase_dead()
         report.matches += 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length"]
 _BUSY_SECONDS = 0.002
 """Between two looks at key-value memory that something other than a request holds."""
+_CLOSED = "the engine is closed"
 _NONE_ALLOWED = -2
 """token_none_allowed of ``xllmc/sampler.h``."""
 
@@ -96,7 +97,8 @@ class Batcher:
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
-        self._alive = False
+        self._thread: threading.Thread | None = None
+        self._closed = False
         capacities = engine.capacities
         self._most_running = min(capacities.sequences, capacities.rows, capacities.tokens)
 
@@ -105,33 +107,51 @@ class Batcher:
         for request in requests:
             self._engine.kv.needs(request.longest)
         with self._lock:
+            if self._closed:
+                raise RuntimeError(_CLOSED)
             self._waiting.extend(requests)
-            if not self._alive:
-                self._alive = True
-                threading.Thread(target=self._work, name="xllmc-batcher", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="xllmc-batcher", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Fail all requests, and wait for the step that runs."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        if thread is not None:
+            thread.join()
 
     def _work(self) -> None:
         try:
             while self._has_work():
                 self._step()
         except BaseException as problem:
-            with self._lock:
-                self._alive = False
-                failed = [*self._running, *self._waiting]
-                self._running, self._waiting = [], deque()
-            for request in failed:
-                self._release(request)
-                request.deliver(problem)
+            self._fail(problem)
             raise
+        if self._closed:
+            self._fail(RuntimeError(_CLOSED))
+
+    def _fail(self, problem: BaseException) -> None:
+        with self._lock:
+            self._thread = None
+            failed = [*self._running, *self._waiting]
+            self._running, self._waiting = [], deque()
+        for request in failed:
+            self._release(request)
+            request.deliver(problem)
 
     def _has_work(self) -> bool:
         with self._lock:
             for request in [r for r in self._running if r.cancelled]:
                 self._running.remove(request)
                 self._release(request)
+            if self._closed:
+                return False
             self._admit()
-            self._alive = bool(self._running or self._waiting)
-            return self._alive
+            if not self._running and not self._waiting:
+                self._thread = None
+            return self._thread is not None
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._most_running:

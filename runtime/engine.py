@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .artifact.errors import ArtifactError, OptionError
+from .artifact.errors import OptionError
 from .artifact.isa import choose_library
 from .artifact.reader import read_manifest, read_plan
 from .artifact.schema import Manifest, Plan
@@ -20,16 +20,12 @@ from .memory import allocate, available_bytes
 from .pages import KvMemory, pages_needed
 from .plan import BoundPlan, Capacities
 from .sampling import TOP_LOGPROBS, SamplingParams
-from .step import SamplingInput, StepInput, StepOutput, check_step
+from .step import SamplingInput, StepInput, StepOutput, check_inputs, check_step
 from .threads import default_threads
 from .tokenizer import Tokenizer
 from .update import WeightSource, replay
 from .weights import Weights, open_weights
 
-_FORWARD_INPUTS = {"token_ids", "positions", "query_starts", "logit_rows"}
-_GROUP_INPUTS = ("slots", "block_table")
-_SAMPLE_INPUTS = {"rows", "history", "bias_ids", "bias_values", "bitmask"}
-_SCORE_INPUTS = {"targets"}
 _KV_SHARE = 0.5
 """Of the available memory, what the key-value pool may come to take unless ``kv_tokens`` says otherwise."""
 
@@ -74,9 +70,9 @@ class Engine:
         self._update_lock = threading.Lock()
         self._weights = weights
         self._pool = kernels.create_pool(options.threads)
-        self._plan = BoundPlan(plan, kernels, self._pool, self.capacities, weights.offsets)
+        states = [state.name for state in manifest.states]
+        self._plan = BoundPlan(plan, kernels, self._pool, self.capacities, weights.offsets, states)
         self._plan.set_weights(weights.memory)
-        _check_inputs(path, plan, len(manifest.groups))
         pages = self._group_pages()
         for state in manifest.states:
             self._plan.set_state(state.name, allocate(pages[state.group] * state.page_bytes))
@@ -111,7 +107,9 @@ class Engine:
         manifest = read_manifest(root)
         kernels = Kernels(root, choose_library(manifest.kernels, isa))
         weights = open_weights(root / WEIGHTS, manifest.weights, huge_pages)
-        return cls(root, manifest, read_plan(root), kernels, weights, options)
+        plan = read_plan(root)
+        check_inputs(plan, len(manifest.groups))
+        return cls(root, manifest, plan, kernels, weights, options)
 
     def __enter__(self) -> "Engine":
         return self
@@ -122,7 +120,8 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Stop the kernels' threads; the engine cannot be used afterwards."""
+        """Fail what runs, and stop all threads; the engine cannot be used afterwards."""
+        self._generator.close()
         with self.lock:
             self._pool.close()
 
@@ -238,7 +237,7 @@ class Engine:
                 values = step.block_tables[int(group)]
             else:
                 values = getattr(step, name)
-            self._plan.fill("forward", name, values)
+            self._plan.give("forward", name, values)
         self._plan.run("forward", seconds)
         return rows
 
@@ -261,7 +260,7 @@ class Engine:
         }
 
     def _score(self, targets: np.ndarray) -> np.ndarray:
-        self._plan.give("score", "targets", targets.astype(np.int32))
+        self._plan.give("score", "targets", targets)
         self._plan.run("score")
         return self._plan.output("score", "logprob", (len(targets),), "f32").copy()
 
@@ -299,23 +298,3 @@ class Engine:
         finally:
             with self.lock:
                 self.kv.release(pages)
-
-
-def _check_inputs(path: Path, plan: Plan, groups: int) -> None:
-    """Refuse a plan that asks for inputs this runtime does not fill."""
-    known = {
-        "forward": _FORWARD_INPUTS | {f"{name}.{g}" for name in _GROUP_INPUTS for g in range(groups)},
-        "sample": _SAMPLE_INPUTS,
-        "score": _SCORE_INPUTS,
-    }
-    functions = {function.name: function for function in plan.functions}
-    for name, inputs in known.items():
-        if name not in functions:
-            raise ArtifactError(
-                f"{path} must have a plan for {name}, got {', '.join(functions)}; compile the engine again"
-            )
-        if unknown := sorted({entry.name for entry in functions[name].inputs} - inputs):
-            raise ArtifactError(
-                f"{path}: the plan for {name} asks for an input {unknown[0]}, which this runtime does not fill; "
-                "install the xllmc that compiled it"
-            )

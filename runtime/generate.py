@@ -117,6 +117,10 @@ class Generator:
         finally:
             _cancel(parts)
 
+    def close(self) -> None:
+        """Fail what runs and wait for its step to end."""
+        self._batcher.close()
+
     async def _submit_from_loop(
         self, prompts: Prompts, params: SamplingParams | None, deliveries: "asyncio.Queue[Delivery]"
     ) -> list[_Parts]:

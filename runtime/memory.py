@@ -6,10 +6,18 @@ from contextlib import suppress
 
 import numpy as np
 
+from .artifact.errors import OptionError
+
 
 def allocate(size: int) -> np.ndarray:
-    """``size`` zero bytes (uint8), page-aligned, taken from the system as they are touched."""
-    region = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """``size`` zero bytes (uint8), page-aligned, taken from the system as they are touched. Raises OptionError."""
+    try:
+        region = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as problem:
+        raise OptionError(
+            f"the engine needs {size / 1e9:.1f} GB more memory, which this system refuses; "
+            "load it with smaller max_tokens, max_rows, max_sequences or kv_tokens"
+        ) from problem
     # Kernels built without transparent huge pages refuse the advice.
     with suppress(OSError):
         region.madvise(mmap.MADV_HUGEPAGE)

@@ -5,7 +5,7 @@ Addresses are offsets from a few base pointers: an arena per symbol, the weights
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,17 +55,23 @@ class BoundPlan:
     """
 
     def __init__(
-        self, plan: Plan, kernels: Kernels, pool: Pool, capacities: Capacities, weight_offsets: Mapping[str, int]
+        self,
+        plan: Plan,
+        kernels: Kernels,
+        pool: Pool,
+        capacities: Capacities,
+        weight_offsets: Mapping[str, int],
+        states: Collection[str],
     ) -> None:
         self._pool = pool
         self._capacities = capacities
         self._weight_offsets = weight_offsets
+        self._states = states
         self._buffers = {buffer.name: buffer for buffer in plan.buffers}
         self._arenas = {name: allocate(unit * capacities.of(name)) for name, unit in plan.arenas.items()}
         self._indices: dict[tuple[str, ...], int] = {}
         self._symbols = np.zeros(len(SYMBOLS), np.int64)
-        self._fixed_inputs: dict[tuple[str, str], np.ndarray] = {}
-        self._given: dict[int, np.ndarray] = {}
+        self._kept: dict[int, np.ndarray] = {}
         for name in self._arenas:
             self._index("arena", name)
         self.functions = {function.name: self._bind(function, kernels) for function in plan.functions}
@@ -84,19 +90,14 @@ class BoundPlan:
         """The symbols' values for the calls that follow."""
         self._symbols[:] = (tokens, sequences, rows, table_columns)
 
-    def fill(self, function: str, name: str, values: np.ndarray) -> None:
-        """Copy a step input into the memory kept for it, which has room for the capacities."""
-        key = (function, name)
-        if key not in self._fixed_inputs:
-            entry = self.functions[function].inputs[name]
-            count = math.prod(self._capacities.of(d) if isinstance(d, str) else d for d in entry.shape)
-            self._fixed_inputs[key] = allocate(count * ITEM_BYTES[entry.dtype]).view(numpy_dtype(entry.dtype))
-            self._set("input", *key, values=self._fixed_inputs[key])
-        self._fixed_inputs[key][: values.size] = values.reshape(-1)
-
     def give(self, function: str, name: str, values: np.ndarray) -> None:
-        """Point an input of any length at ``values`` for the calls that follow; they are kept alive."""
-        self._set("input", function, name, values=np.ascontiguousarray(values))
+        """Point an input at ``values`` for the calls that follow; they are kept alive, and converted if need be.
+
+        Records (the rows of ``sample``) are passed as they are.
+        """
+        if values.dtype.names is None:
+            values = np.ascontiguousarray(values, numpy_dtype(self.functions[function].inputs[name].dtype))
+        self._set("input", function, name, values=values)
 
     def run(self, function: str, seconds: np.ndarray | None = None) -> None:
         self._pool.run(self.functions[function].launches, self._bases, self._symbols, seconds)
@@ -116,7 +117,7 @@ class BoundPlan:
         index = self._indices.get(key)
         if index is not None:
             self._bases[index] = values.ctypes.data
-            self._given[index] = values
+            self._kept[index] = values
 
     def _bind(self, function: FunctionPlan, kernels: Kernels) -> Function:
         operands = np.zeros(sum(len(launch.operands) for launch in function.launches), OPERAND)
@@ -144,7 +145,7 @@ class BoundPlan:
                 return POINTER, self._index("arena", arena), buffer.offset * self._capacities.of(arena)
             case Pointer(kind="weight", name=name) if name in self._weight_offsets:
                 return POINTER, self._index("weights"), self._weight_offsets[name]
-            case Pointer(kind="state", name=name):
+            case Pointer(kind="state", name=name) if name in self._states:
                 return POINTER, self._index("state", name), 0
             case Pointer(kind="input", name=name) if any(entry.name == name for entry in function.inputs):
                 return POINTER, self._index("input", function.name, name), 0

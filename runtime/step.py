@@ -5,9 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .artifact.errors import OptionError
-from .artifact.schema import Manifest
+from .artifact.errors import ArtifactError, OptionError
+from .artifact.schema import Manifest, Plan
 from .plan import Capacities
+
+_INPUTS = {
+    "forward": {"token_ids", "positions", "query_starts", "logit_rows"},
+    "sample": {"rows", "history", "bias_ids", "bias_values", "bitmask"},
+    "score": {"targets"},
+}
+"""What the engine fills, by function; beside these, ``slots.g`` and ``block_table.g`` of each state group g."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,22 @@ class StepOutput:
     """f32 [R]"""
 
 
+def check_inputs(plan: Plan, groups: int) -> None:
+    """Refuse a plan that lacks a function, or asks for an input that the engine does not fill (ArtifactError)."""
+    of_groups = {f"{name}.{group}" for name in ("slots", "block_table") for group in range(groups)}
+    functions = {function.name: function for function in plan.functions}
+    for name, inputs in _INPUTS.items():
+        if name not in functions:
+            have = ", ".join(functions) or "none"
+            raise ArtifactError(f"an engine needs a plan for {name}, got {have}; compile it again")
+        known = inputs | of_groups if name == "forward" else inputs
+        if unknown := sorted({entry.name for entry in functions[name].inputs} - known):
+            raise ArtifactError(
+                f"the engine's plan for {name} asks for an input {unknown[0]}, which this runtime does not fill; "
+                "install the xllmc that compiled it"
+            )
+
+
 def check_step(step: StepInput, manifest: Manifest, capacities: Capacities, pages: Sequence[int]) -> np.ndarray:
     """Refuse a step that would read or write outside of what the plan has; returns the sequence of each token, i32[T].
 
@@ -104,7 +127,7 @@ def check_step(step: StepInput, manifest: Manifest, capacities: Capacities, page
         _require(step.targets.shape == (rows,), f"targets must be [{rows}], got {list(step.targets.shape)}")
         _within(step.targets, manifest.model.vocab_size, "targets")
     if step.sampling is not None:
-        _require(step.sampling.rows.shape == (rows,), f"sampling needs {rows} rows, got {len(step.sampling.rows)}")
+        _check_sampling(step.sampling, rows)
     owner = np.repeat(np.arange(sequences, dtype=np.int32), lengths)
     first = step.positions[0, step.query_starts[:-1]]
     offsets = np.arange(tokens) - step.query_starts[:-1][owner]
@@ -114,6 +137,27 @@ def check_step(step: StepInput, manifest: Manifest, capacities: Capacities, page
     )
     _check_tables(step, manifest, pages, first, first + lengths - 1)
     return owner
+
+
+def _check_sampling(sampling: SamplingInput, rows: int) -> None:
+    records = sampling.rows
+    _require(records.shape == (rows,), f"sampling needs {rows} rows, got {len(records)}")
+    _require(
+        sampling.bias_ids.shape == sampling.bias_values.shape,
+        f"bias_ids and bias_values must be of one length, got {sampling.bias_ids.size} and {sampling.bias_values.size}",
+    )
+    starts = np.stack([records["history_start"], records["history_prompt"], records["bias_start"]])
+    stops = np.stack([records["history_prompt"], records["history_stop"], records["bias_stop"]])
+    most = np.array([[sampling.history.size], [sampling.history.size], [sampling.bias_ids.size]])
+    _require(
+        bool(((starts >= 0) & (starts <= stops) & (stops <= most)).all()),
+        "rows of sampling must name ranges of the history and the biases that are there",
+    )
+    masks = records["mask_row"]
+    _require(
+        bool(((masks >= -1) & (masks < len(sampling.bitmask))).all()),
+        f"mask_row must be -1 or one of the {len(sampling.bitmask)} rows of the bitmask, got {masks.tolist()}",
+    )
 
 
 def _check_tables(

@@ -12,7 +12,7 @@ from torch import fx
 from ...compiler.ir.dims import Dim, Size, product
 from ...compiler.ir.op import Op
 from ...compiler.ir.program import type_of
-from ...compiler.ir.types import PagedType, TensorType, TupleType
+from ...compiler.ir.types import PagedType, TensorType
 from ...compiler.memory import Value, source_of
 from ...runtime.artifact.schema import Integer, Operand, Pointer, Real, Scalar
 
@@ -54,7 +54,7 @@ class KernelCall:
     def result(self, index: int = -1) -> None:
         """A pointer to this call's result (or one of several)."""
         kind = type_of(self.node)
-        item = kind.items[index] if isinstance(kind, TupleType) else kind
+        item: TensorType = kind.items[index] if index >= 0 else kind
         name = f"{self.function}:{Value(self.node, index).name}"
         self._operand(Pointer(kind="buffer", name=name), f"static_cast<{C_TYPES[item.dtype]}*>(a[{{}}].p)")
 
@@ -69,7 +69,7 @@ class KernelCall:
         if len(size.symbols) != 1:
             raise ValueError(f"a kernel cannot be given the size {size}")
         factor = f" * {size.factor}" if size.factor != 1 else ""
-        self._operand(Scalar(kind="symbol", name=size.symbols[0]), f"a[{{}}].i{factor}")  # type: ignore[arg-type]
+        self._operand(Scalar(kind="symbol", name=size.symbols[0]), f"a[{{}}].i{factor}")
 
     def real(self, value: float) -> None:
         self._operand(Real(kind="real", value=value), "float(a[{}].f)")
@@ -97,7 +97,7 @@ class KernelCall:
         if source.op == "placeholder" and source.target in self.given:
             return Pointer(kind="buffer", name=self.given[str(source.target)])
         kind = "weight" if source.op == "get_attr" else "input"
-        return Pointer(kind=kind, name=str(source.target))  # type: ignore[arg-type]
+        return Pointer(kind=kind, name=str(source.target))
 
     def _operand(self, operand: Operand, expression: str) -> None:
         if operand not in self.operands:
@@ -111,7 +111,7 @@ def state_name(node: fx.Node) -> str:
         source = source_of(node)
         call = source.node if isinstance(source, Value) else source
         assert isinstance(call.target, Op) and call.target.traits.mutates is not None
-        node = call.args[call.target.traits.mutates]  # type: ignore[assignment]
+        node = call.args[call.target.traits.mutates]
     return str(node.target)
 
 

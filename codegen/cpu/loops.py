@@ -1,9 +1,10 @@
 """Generated kernels: loops over rows for pointwise chains and row reductions, and copies for moved elements.
 
 A row is vectorised along its last axis, sixteen elements at a time with a masked tail; rows are shared among threads.
-So an element's bits depend on its row alone. A reduction adds sixteen partial sums in order, then those in a fixed tree.
+So an element's bits depend on its row alone. A reduction adds sixteen partial sums in order, then those in a tree.
 """
 
+from collections.abc import Callable
 from math import prod
 
 from torch import fx
@@ -67,7 +68,7 @@ class LoopWriter:
     def declare(self) -> None:
         call = self.call
         for index, operand in enumerate(call.node.args):
-            call.value(operand)  # type: ignore[arg-type]
+            call.value(operand)
             self.line(f"const auto* in{index} = {call.arguments[-1]};")
         call.result()
         self.line(f"auto* out = {call.arguments[-1]};")
@@ -91,7 +92,7 @@ class LoopWriter:
 
     def reduce(self, node: fx.Node) -> None:
         (operand,) = node.args
-        start, step, finish = REDUCTIONS[node.target.name]  # type: ignore[union-attr]
+        start, step, finish = REDUCTIONS[node.target.name]
         name = f"r{len(self.scalars)}"
         _, length = split_row(type_of(operand))
         vectors = self.expression(operand, {})
@@ -105,7 +106,7 @@ class LoopWriter:
         self.line(f"        const F16 kept = n == lanes ? {value} : select(tail_mask(n), {value}, {neutral});")
         self.line(f"        {name}_lanes = {step.format(f'{name}_lanes', 'kept')};")
         self.line("    }")
-        divide = f" / {length}.0f" if node.target.name == "mean" else ""  # type: ignore[union-attr]
+        divide = f" / {length}.0f" if node.target.name == "mean" else ""
         self.line(f"    const F16 {name} = set1({finish}({name}_lanes){divide});")
         self.scalars[node] = name
 
@@ -113,9 +114,9 @@ class LoopWriter:
         """Vectors to compute at place ``i``, in order, by name; the last is ``node``."""
         names: dict[fx.Node, str] = {}
 
-        def visit(value: object) -> str:
+        def visit(value: fx.Node | float) -> str:
             if not isinstance(value, fx.Node):
-                return f"set1({float(value)!r}f)"  # type: ignore[arg-type]
+                return f"set1({float(value)!r}f)"
             if value in self.scalars:
                 return self.scalars[value]
             if value not in names:
@@ -138,15 +139,15 @@ class LoopWriter:
             return f"set1(float(*x{index}))"
         return f"load_some(x{index} + i, n)" if length > 1 or self.length == 1 else f"set1(float(*x{index}))"
 
-    def compute(self, node: fx.Node, visit: object) -> str:
-        name = node.target.name  # type: ignore[union-attr]
-        operands = [visit(a) for a in node.args]  # type: ignore[operator]
+    def compute(self, node: fx.Node, visit: Callable[[fx.Node | float], str]) -> str:
+        name = node.target.name
+        operands = [visit(a) for a in node.args]
         if name in BINARY:
             return f"{operands[0]} {BINARY[name]} {operands[1]}"
         if name == "cast":
             return f"round_bf16({operands[0]})" if node.kwargs["dtype"] == "bf16" else operands[0]
         if name == "pow":
-            return f"pow({operands[0]}, {float(node.kwargs['exponent'])!r}f)"  # type: ignore[arg-type]
+            return f"pow({operands[0]}, {float(node.kwargs['exponent'])!r}f)"
         if name == "neg":
             return f"-{operands[0]}"
         return f"{name}({', '.join(operands)})"
@@ -161,13 +162,13 @@ def write_loop(call: KernelCall) -> None:
 def write_copy(call: KernelCall) -> None:
     """Give ``call`` the text that moves elements for a slice, a concatenation or a permutation."""
     node = call.node
-    call.template = node.target.name  # type: ignore[union-attr]
+    call.template = node.target.name
     shape = type_of(node).shape
     element = C_TYPES[type_of(node).dtype]
     lines = ["for (auto [row, end] = share(*worker, rows); row < end; row++) {"]
     head = []
     for index, operand in enumerate(node.args):
-        call.value(operand)  # type: ignore[arg-type]
+        call.value(operand)
         head.append(f"const {element}* in{index} = {call.arguments[-1]};")
     call.result()
     head.append(f"{element}* out = {call.arguments[-1]};")
@@ -177,14 +178,14 @@ def write_copy(call: KernelCall) -> None:
     if is_call(node, "permute"):
         lines += _permuted(node, inner)
     else:
-        axis = int(node.kwargs["axis"])  # type: ignore[arg-type]
+        axis = int(node.kwargs["axis"])
         if axis == 0:
             raise XllmcError(f"{node.name} moves tokens between rows, which no CPU kernel does")
         outer, tail = prod(inner[: axis - 1]), prod(inner[axis:])
         place = 0
         for index, operand in enumerate(node.args):
             size = fixed(type_of(operand).shape[axis], "an axis")
-            begin, count = (int(node.kwargs["start"]), inner[axis - 1]) if is_call(node, "slice") else (0, size)  # type: ignore[arg-type]
+            begin, count = (int(node.kwargs["start"]), inner[axis - 1]) if is_call(node, "slice") else (0, size)
             lines.append(f"    for (int j = 0; j < {outer}; j++)")
             lines.append(
                 f"        memcpy(out + (row * {outer} + j) * {inner[axis - 1] * tail} + {place * tail}, "
@@ -196,14 +197,14 @@ def write_copy(call: KernelCall) -> None:
 
 def _permuted(node: fx.Node, inner: list[int]) -> list[str]:
     axes = node.kwargs["axes"]
-    if axes[0] != 0:  # type: ignore[index]
+    if axes[0] != 0:
         raise XllmcError(f"{node.name} moves the token axis, which no CPU kernel does")
     source = [fixed(s, "an axis") for s in type_of(node.args[0]).shape[1:]]
     strides = [prod(source[i + 1 :]) for i in range(len(source))]
     lines, index = [], []
     for depth, size in enumerate(inner):
         lines.append(f"    for (int j{depth} = 0; j{depth} < {size}; j{depth}++)")
-        index.append(f"j{depth} * {strides[axes[depth + 1] - 1]}")  # type: ignore[index, operator]
+        index.append(f"j{depth} * {strides[axes[depth + 1] - 1]}")
     place = "row"
     for depth, size in enumerate(inner):
         place = f"({place}) * {size} + j{depth}"

@@ -15,7 +15,7 @@ from ...runtime.artifact.schema import FunctionPlan, InputEntry, Launch, Plan
 from .kernel import KernelCall
 from .providers import PROVIDERS
 
-HEADERS = ("attention.h", "embedding.h", "gemm.h", "norm.h", "qkv.h", "rope.h", "sampler.h")
+HEADERS = ("attention.h", "embedding.h", "gemm.h", "heads.h", "norm.h", "qkv.h", "rope.h", "sampler.h")
 
 
 @dataclass
@@ -50,18 +50,22 @@ def _function(program: Program, function: Function, kernels: dict[str, Kernel]) 
     for node in function.calls:
         if is_call(node, "reshape", "get"):
             continue
-        provider = PROVIDERS.get(node.target.name)  # type: ignore[union-attr]
+        provider = PROVIDERS.get(node.target.name)
         if provider is None:
             raise XllmcError(
-                f"no CPU kernel computes op {node.target.name} ({node.meta.get('where') or node.name}); "  # type: ignore[union-attr]
+                f"no CPU kernel computes op {node.target.name} ({node.meta.get('where') or node.name}); "
                 "register one in codegen/cpu/providers.py, or a pass that rewrites the op"
             )
         call = KernelCall(function.name, node, given)
         try:
             provider(call, program)
         except ValueError as error:
-            raise XllmcError(f"cannot lower {node.name} ({node.meta.get('where', '')}) to a CPU kernel: {error}") from error
-        kernel = kernels.setdefault(call.text, Kernel(_name(call, kernels), call.text, node.meta.get("where") or node.name))
+            raise XllmcError(
+                f"cannot lower {node.name} ({node.meta.get('where', '')}) to a CPU kernel: {error}"
+            ) from error
+        kernel = kernels.setdefault(
+            call.text, Kernel(_name(call, kernels), call.text, node.meta.get("where") or node.name)
+        )
         kernel.uses += 1
         launches.append(Launch(kernel=kernel.name, operands=tuple(call.operands), origin=_origin(node)))
     return FunctionPlan(

@@ -40,7 +40,7 @@ def _linear(call: KernelCall, program: Program) -> None:
         call.ctype(call.node),
         width(call.node),
         width(x),
-        ACTIVATIONS[options.get("activation", "none")],  # type: ignore[index]
+        ACTIVATIONS[options.get("activation", "none")],
         "true" if options.get("gated") else "false",
     )
     call.value(x)
@@ -141,6 +141,26 @@ def _qkv_write(call: KernelCall, program: Program) -> None:
     call.result(0)
     call.value(state)
     call.rows(qkv)
+
+
+@provides("rope")
+def _rope(call: KernelCall, program: Program) -> None:
+    x, table = call.node.args
+    call.instantiate("rope", call.ctype(x), type_of(x).shape[1], width(x), width(table))
+    call.value(x)
+    call.value(table)
+    call.result()
+    call.rows(x, trailing=2)
+
+
+@provides("kv_write")
+def _kv_write(call: KernelCall, program: Program) -> None:
+    state, k, v, slots = call.node.args
+    cache = type_of(state)
+    call.instantiate("kv_write", call.ctype(k), cache.kv_heads, cache.key_dim, cache.value_dim)
+    for operand in (state, k, v, slots):
+        call.value(operand)
+    call.rows(k, trailing=2)
 
 
 @provides("paged_attention")

@@ -23,10 +23,20 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "x86-64-v4-bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"),
 }
 
-FLAGS = (
-    "-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden -fPIC -shared -pthread "
-    "-static-libgcc -static-libstdc++ -Wall"
-).split()
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-static-libgcc",
+    "-static-libstdc++",
+    "-Wall",
+]
 """Contraction is off: whether a product and a sum are one rounding is written in the kernels, never chosen for them."""
 
 
@@ -82,7 +92,8 @@ def build(
         if result.returncode:
             lines = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
             raise XllmcError(
-                f"{compiler.command[0]} cannot compile the kernels for {level}: {(lines or ['no message'])[0].strip()}; "
+                f"{compiler.command[0]} cannot compile the kernels for {level}: {(lines or ['no message'])[0].strip()}"
+                "; "
                 f"compilers known to work: g++ 12 and newer, clang++ 15 and newer"
             )
         path = directory / output

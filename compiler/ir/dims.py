@@ -33,7 +33,7 @@ def symbol(name: str) -> Dim:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    return prod(sizes)  # type: ignore[arg-type]  # Dim multiplies with int from either side
+    return prod(sizes)
 
 
 def divide(total: Size, part: Size) -> Size | None:
@@ -48,6 +48,13 @@ def divide(total: Size, part: Size) -> Size | None:
     if divisor == 0 or factor % divisor:
         return None
     return Dim(factor // divisor, tuple(symbols)) if symbols else factor // divisor
+
+
+def whole(size: Size) -> int:
+    """The size as a number; ValueError where it follows a symbol."""
+    if isinstance(size, Dim):
+        raise ValueError(f"a fixed size is required, got {size}")
+    return size
 
 
 def evaluate(size: Size, values: dict[str, int]) -> int:

@@ -23,13 +23,13 @@ def run_graph(graph: fx.Graph, inputs: Sequence[Any], weight: Callable[[str], to
         elif node.op == "call_function":
             operands = [values[a] if isinstance(a, fx.Node) else a for a in node.args]
             values[node] = node.target(*operands, **node.kwargs)
-    return tuple(values[n] for n in graph.output_node().args[0])  # type: ignore[union-attr]
+    return tuple(values[n] for n in graph.output_node().args[0])
 
 
 def run_function(
     function: Function, inputs: dict[str, Any], weight: Callable[[str], torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Results by name. ``inputs`` gives every placeholder: tensors, and ``PagedCache`` for states (changed in place)."""
+    """Results by name. ``inputs`` gives every placeholder: tensors, and ``PagedCache`` for states, changed in place."""
     missing = [n.target for n in function.inputs if n.target not in inputs]
     if missing:
         raise ValueError(f"function {function.name} requires inputs {', '.join(map(str, missing))}")

@@ -18,7 +18,8 @@ from .types import TensorType, ValueType, parse_type
 TOKEN = re.compile(
     r"""\s*(?:
       (?P<comment>//[^\n]*) | (?P<string>"(?:[^"\\]|\\.)*") | (?P<value>%[\w.\-]+) | (?P<weight>@[\w.\-]+)
-    | (?P<number>-?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf)(?![\w*])|nan(?!\w)) | (?P<dim>\d+\*[\w*]+) | (?P<name>[A-Za-z_][\w*]*)
+    | (?P<number>-?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf)(?![\w*])|nan(?!\w))
+    | (?P<dim>\d+\*[\w*]+) | (?P<name>[A-Za-z_][\w*]*)
     | (?P<arrow>->) | (?P<mark>[(){}\[\]<>:,=;])
     )""",
     re.VERBOSE,
@@ -70,9 +71,9 @@ class Parser:
         layout = self.take("name")
         self.expect("=")
         recipe = Recipe.from_json(json.loads(self.rest_of_line()))
-        if not isinstance(kind, TensorType):
-            self.fail(f"a weight must be a tensor, got {kind}")
-        return name, Weight(kind, recipe, layout)  # type: ignore[arg-type]
+        if isinstance(kind, TensorType):
+            return name, Weight(kind, recipe, layout)
+        return self.fail(f"a weight must be a tensor, got {kind}")
 
     def function(self, program: Program) -> Function:
         self.expect("func")
@@ -188,7 +189,9 @@ class Parser:
         return Body(graph, print_body(graph))
 
     def type(self) -> ValueType:
-        match = re.compile(r"\s*(\((?:[^()]|\[[^\]]*\])*\)|(?:paged<\d+>)?\w+\[[^\]]*\])").match(self.text, self.position)
+        match = re.compile(r"\s*(\((?:[^()]|\[[^\]]*\])*\)|(?:paged<\d+>)?\w+\[[^\]]*\])").match(
+            self.text, self.position
+        )
         if not match:
             self.fail("expected a type")
         assert match is not None

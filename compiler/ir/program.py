@@ -55,7 +55,7 @@ class Function:
 
     @property
     def outputs(self) -> tuple[fx.Node, ...]:
-        return self.output.args[0]  # type: ignore[return-value]
+        return self.output.args[0]
 
     @property
     def calls(self) -> list[fx.Node]:
@@ -85,7 +85,11 @@ class Program:
                 new.meta = copy.copy(old.meta)
             functions[name] = Function(name, graph, function.results)
         return replace(
-            self, functions=functions, weights=dict(self.weights), constants=dict(self.constants), notes=dict(self.notes)
+            self,
+            functions=functions,
+            weights=dict(self.weights),
+            constants=dict(self.constants),
+            notes=dict(self.notes),
         )
 
     def replace_with(self, other: "Program") -> None:
@@ -127,7 +131,9 @@ def is_weight(value: Any) -> bool:
     return isinstance(value, fx.Node) and value.op == "get_attr"
 
 
-def emit(graph: fx.Graph, op: Op, *operands: Any, where: str = "", name: str | None = None, **attributes: Any) -> fx.Node:
+def emit(
+    graph: fx.Graph, op: Op, *operands: Any, where: str = "", name: str | None = None, **attributes: Any
+) -> fx.Node:
     """Insert a call at the graph's insertion point, with its inferred type. ``where``: the module path it came from."""
     node = graph.create_node("call_function", op, operands, attributes, name=name)
     node.meta["type"] = op.result_type(*[type_of(o) for o in operands], **attributes)
@@ -150,4 +156,4 @@ def emit_weight(graph: fx.Graph, program: Program, name: str) -> fx.Node:
 
 def retype(node: fx.Node) -> ValueType:
     """The type its op infers from its operands' recorded types."""
-    return node.target.result_type(*[type_of(a) for a in node.args], **node.kwargs)  # type: ignore[union-attr]
+    return node.target.result_type(*[type_of(a) for a in node.args], **node.kwargs)

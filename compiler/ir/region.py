@@ -1,6 +1,6 @@
 """A replacement cut out of a program: what stood there and what stands there now, as two graphs of the same inputs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import fx
@@ -14,7 +14,7 @@ LARGEST = 400
 
 @dataclass(frozen=True)
 class Region:
-    """Two graphs whose placeholders are the same values in the same order. ``inputs`` names those that matter by name."""
+    """Two graphs whose placeholders are the same values in the same order."""
 
     old: fx.Graph
     new: fx.Graph
@@ -26,7 +26,7 @@ class Region:
     @property
     def key(self) -> str:
         """Equal for replacements of the same structure at the same sizes."""
-        named = [n if not n.startswith("@") else "@" for n in self.inputs]
+        named = [n.split(".")[0] if not n.startswith("@") else "@" for n in self.inputs]
         return f"{print_body(self.old)} => {print_body(self.new)} of {named}"
 
 
@@ -50,7 +50,7 @@ def extract(program: Program, old: list[fx.Node], new: list[fx.Node], created: I
     return Region(_cut(old, inputs), _cut(new, inputs), names, weights, where)
 
 
-def _expand(root: fx.Node, inside: object) -> list[fx.Node]:
+def _expand(root: fx.Node, inside: Callable[[fx.Node], bool]) -> list[fx.Node]:
     """Values at which the walk back from ``root`` leaves the created calls."""
     leaves: dict[fx.Node, None] = {}
     stack, seen = [root], set()
@@ -59,7 +59,7 @@ def _expand(root: fx.Node, inside: object) -> list[fx.Node]:
         if node in seen:
             continue
         seen.add(node)
-        if node.op == "call_function" and (node is root or inside(node)):  # type: ignore[operator]
+        if node.op == "call_function" and (node is root or inside(node)):
             stack.extend(node.all_input_nodes)
         else:
             leaves[node] = None

@@ -43,7 +43,7 @@ def print_statements(graph: fx.Graph, separator: str = "  ") -> list[str]:
             where = f"{separator}// {node.meta['where']}" if node.meta.get("where") and separator else ""
             lines.append(f"%{node.name}: {node.meta['type']} = {print_call(node)}{where}")
         elif node.op == "output":
-            lines.append("return " + ", ".join(print_value(v) for v in node.args[0]))  # type: ignore[union-attr]
+            lines.append("return " + ", ".join(print_value(v) for v in node.args[0]))
     return lines
 
 
@@ -87,7 +87,7 @@ def print_body(graph: fx.Graph) -> str:
             parts = [show(a) for a in node.args] + [f"{k}={print_value(v)}" for k, v in sorted(node.kwargs.items())]
             statements.append(f"{numbers[node]}: {node.meta['type']} = {node.target.name}({', '.join(parts)});")
         elif node.op == "output":
-            statements.append(f"return {', '.join(show(v) for v in node.args[0])}")  # type: ignore[union-attr]
+            statements.append(f"return {', '.join(show(v) for v in node.args[0])}")
     return f"({inputs}) {{ {' '.join(statements)} }}"
 
 

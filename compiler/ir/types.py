@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ...runtime.artifact.dtypes import ITEM_BYTES
-from .dims import Size, parse_size, product
+from .dims import Size, parse_size, product, whole
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "f64": torch.float64,
@@ -37,6 +37,11 @@ class TensorType:
     @property
     def elements(self) -> Size:
         return product(self.shape)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape where it follows no symbol; ValueError otherwise."""
+        return tuple(map(whole, self.shape))
 
     @property
     def is_float(self) -> bool:

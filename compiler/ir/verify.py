@@ -8,10 +8,8 @@ from .op import Op
 from .program import Function, Program, retype
 from .types import PagedType, TensorType, TupleType
 
-STAGE_OPS_REFUSED: dict[str, frozenset[str]] = {
-    "lowered": frozenset({"permute", "rope", "silu", "kv_write"}),
-}
-"""Ops that must be gone by a stage."""
+GROUPED_STAGE = "lowered"
+"""From here on, pointwise ops and row reductions stand in loops only."""
 
 
 class VerificationError(Exception):
@@ -68,8 +66,8 @@ def _call_faults(program: Program, node: fx.Node) -> Iterator[str]:
     if not isinstance(node.target, Op):
         yield f"%{node.name} calls {node.target}, which is not a registered op"
         return
-    if node.target.name in STAGE_OPS_REFUSED.get(program.stage, ()):
-        yield f"%{node.name}: op {node.target.name} must be gone by stage {program.stage}"
+    if program.stage == GROUPED_STAGE and node.target.traits.pointwise:
+        yield f"%{node.name}: op {node.target.name} must stand in a loop at stage {program.stage}"
     try:
         inferred = retype(node)
     except TypeError as error:

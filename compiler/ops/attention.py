@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..ir.dims import whole
 from ..ir.op import Cost, Traits
 from ..ir.types import PagedType, TensorType, TupleType
 from .norm import rms_norm
@@ -109,10 +110,12 @@ def _(
 
 
 @paged_attention.cost
-def _(q: TensorType, state: PagedType, *operands: TensorType, scale: float, window: int = 0, softcap: float = 0) -> Cost:
+def _(
+    q: TensorType, state: PagedType, *operands: TensorType, scale: float, window: int = 0, softcap: float = 0
+) -> Cost:
     # One page per query is the least it can read: the context's length is data, not shape.
     per_query = PAGE_TOKENS * (state.key_dim + state.value_dim)
-    return Cost(nbytes(q) + q.shape[0] * per_query, nbytes(q), 2 * elements(q) * PAGE_TOKENS)  # type: ignore[operator]
+    return Cost(nbytes(q) + whole(q.shape[0]) * per_query, nbytes(q), 2 * elements(q) * PAGE_TOKENS)
 
 
 @op("qkv_write", Traits(mutates=4), ROUNDED)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from ..ir.dims import whole
 from ..ir.op import Cost, Traits
 from ..ir.types import TORCH_DTYPES, TensorType
 from .registry import EXACT, ROUNDED, op
@@ -42,6 +43,9 @@ def linear(
     ``gated`` > 0: the weight holds a gate and an up projection of ``gated`` rows each, interleaved in blocks of 16 rows
     and padded to a multiple of 16; the result [..., gated] is ``activation(gate) * up`` (Shazeer, 2020).
     """
+    wanted = TORCH_DTYPES[out_dtype] if out_dtype else x.dtype
+    if wanted == x.dtype and bias is None and activation == "none" and not gated:
+        return F.linear(x, weight)  # the same, without a float32 copy of the weight
     y = x.float() @ weight.float().T
     if bias is not None:
         y = y + bias.float()
@@ -52,7 +56,7 @@ def linear(
         y = act(gate) * up
     else:
         y = act(y)
-    return y.to(TORCH_DTYPES[out_dtype] if out_dtype else x.dtype)
+    return y.to(wanted)
 
 
 @linear.fake
@@ -81,7 +85,7 @@ def _(
 @linear.cost
 def _(x: TensorType, weight: TensorType, bias: TensorType | None, **attributes: object) -> Cost:
     result = linear.result_type(x, weight, bias, **attributes)
-    return traffic([x, weight, bias], result, flops=2 * elements(x) * weight.shape[0])  # type: ignore[operator]
+    return traffic([x, weight, bias], result, flops=2 * elements(x) * whole(weight.shape[0]))
 
 
 @op("embedding", tolerance=EXACT)

@@ -39,7 +39,7 @@ class Body:
 
     @property
     def outputs(self) -> tuple[fx.Node, ...]:
-        return self.graph.output_node().args[0]  # type: ignore[return-value]
+        return self.graph.output_node().args[0]
 
 
 @op("loop", Traits(rowwise=True), ROUNDED)

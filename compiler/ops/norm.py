@@ -71,9 +71,7 @@ def _(x: TensorType, residual: TensorType, weight: TensorType, *, eps: float) ->
 
 
 @op("add_layer_norm", ROWWISE, ROUNDED)
-def add_layer_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor]:
+def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
     """``s = x + residual`` and ``layer_norm(s)``, both returned. s is rounded before the norm reads it."""
     s = x + residual
     return s, layer_norm(s, weight, bias, eps=eps)

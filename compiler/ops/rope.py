@@ -29,7 +29,7 @@ def _(positions: TensorType, inv_freq: TensorType, *, scale: float) -> TensorTyp
 @rope_table.cost
 def _(positions: TensorType, inv_freq: TensorType, *, scale: float) -> Cost:
     result = rope_table.result_type(positions, inv_freq, scale=scale)
-    return traffic([positions, inv_freq], result, flops=20 * elements(result))
+    return traffic([positions, inv_freq], result, flops=40 * elements(positions) * elements(inv_freq))
 
 
 @op("rope", Traits(rowwise=True), ROUNDED)

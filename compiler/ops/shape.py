@@ -1,10 +1,12 @@
 """Ops that move or select elements, and reductions over the last axis."""
 
+from collections.abc import Callable
+
 import torch
 
-from ..ir.dims import Size, product
+from ..ir.dims import Dim, Size, product
 from ..ir.op import Cost, Op, Traits
-from ..ir.types import TensorType
+from ..ir.types import TensorType, TupleType, ValueType
 from .registry import EXACT, ROUNDED, op
 from .typing import elements, require, traffic
 
@@ -78,8 +80,10 @@ def _(*tensors: TensorType, axis: int) -> TensorType:
     for t in tensors:
         same = t.dtype == first.dtype and t.shape[:axis] == first.shape[:axis]
         require(same and t.shape[axis + 1 :] == first.shape[axis + 1 :], f"concat on {axis}: {first} and {t} differ")
-        require(isinstance(t.shape[axis], int), f"concat requires fixed sizes on axis {axis}, got {t}")
-        sizes.append(t.shape[axis])  # type: ignore[arg-type]
+        size = t.shape[axis]
+        if isinstance(size, Dim):
+            raise TypeError(f"concat requires fixed sizes on axis {axis}, got {t}")
+        sizes.append(size)
     return first.with_shape(*first.shape[:axis], sum(sizes), *first.shape[axis + 1 :])
 
 
@@ -113,17 +117,17 @@ def get(values: tuple, *, index: int) -> object:
 
 
 @get.fake
-def _(values, *, index: int):  # type: ignore[no-untyped-def]
+def _(values: TupleType, *, index: int) -> ValueType:
     return values.items[index]
 
 
 @get.cost
-def _(values, *, index: int) -> Cost:  # type: ignore[no-untyped-def]
+def _(values: TupleType, *, index: int) -> Cost:
     return Cost(0, 0, 0)
 
 
-def _reduction(name: str, reference: object, doc: str) -> Op:
-    registered = op(name, Traits(rowwise=True), ROUNDED)(reference)  # type: ignore[arg-type]
+def _reduction(name: str, reference: Callable[[Tensor], Tensor], doc: str) -> Op:
+    registered = op(name, Traits(rowwise=True), ROUNDED)(reference)
     registered.doc = doc
 
     @registered.fake

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ..ir.dims import Size, product
+from ..ir.dims import Size, product, whole
 from ..ir.op import Cost
 from ..ir.types import TensorType, TupleType, ValueType
 
@@ -25,14 +25,14 @@ def broadcast(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
 
 
 def elements(value: TensorType) -> int:
-    return int(product(value.shape))  # type: ignore[arg-type]
+    return whole(product(value.shape))
 
 
 def nbytes(value: ValueType) -> int:
     """Bytes of a tensor or of several; 0 for a state, whose traffic its op states itself."""
     if isinstance(value, TupleType):
         return sum(map(nbytes, value.items))
-    return int(value.bytes_of(value.shape)) if isinstance(value, TensorType) else 0  # type: ignore[arg-type]
+    return whole(value.bytes_of(value.shape)) if isinstance(value, TensorType) else 0
 
 
 def traffic(operands: Iterable[Any], result: ValueType, flops: float = 0.0) -> Cost:

@@ -15,6 +15,8 @@ ENGINES = [(family, dtype) for family in FAMILIES for dtype in ("fp32", "bf16")]
 
 @pytest.mark.parametrize(("family", "dtype"), ENGINES)
 def test_logits_do_not_depend_on_batch_chunks_or_threads(family: str, dtype: str, loaded):
+    engines = {threads: loaded(family, dtype, threads) for threads in (1, 2)}
+
     @EXAMPLES
     @given(
         length=st.integers(1, 100),
@@ -25,12 +27,12 @@ def test_logits_do_not_depend_on_batch_chunks_or_threads(family: str, dtype: str
     def check(length: int, batch: int, threads: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
         tokens = probe_tokens(length, seed)
-        (alone,) = step_logits(loaded(family, dtype, threads=1), [tokens], one_prefill(length))
+        (alone,) = step_logits(engines[1], [tokens], one_prefill(length))
         place = int(rng.integers(batch))
         sequences = [probe_tokens(int(rng.integers(1, 70)), seed + 1 + s) for s in range(batch)]
         sequences[place] = tokens
         schedule = random_schedule(rng, [len(sequence) for sequence in sequences])
-        together = step_logits(loaded(family, dtype, threads=threads), sequences, schedule)[place]
+        together = step_logits(engines[threads], sequences, schedule)[place]
         assert np.array_equal(together.view(np.uint32), alone.view(np.uint32))
 
     check()
@@ -38,6 +40,8 @@ def test_logits_do_not_depend_on_batch_chunks_or_threads(family: str, dtype: str
 
 @pytest.mark.parametrize(("family", "dtype"), ENGINES)
 def test_tokens_do_not_depend_on_batch_or_threads(family: str, dtype: str, loaded):
+    engines = {threads: loaded(family, dtype, threads) for threads in (1, 2)}
+
     @EXAMPLES
     @given(
         length=st.integers(1, 70),
@@ -52,8 +56,8 @@ def test_tokens_do_not_depend_on_batch_or_threads(family: str, dtype: str, loade
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, max_tokens=6, ignore_eos=True
         )
         prompts = [probe_tokens(length + s, seed + s) for s in range(batch)]
-        (alone,) = loaded(family, dtype, threads=1).generate([prompts[-1]], params)
-        together = loaded(family, dtype, threads=2).generate(prompts, params)[-1]
+        (alone,) = engines[1].generate([prompts[-1]], params)
+        together = engines[2].generate(prompts, params)[-1]
         assert together.token_ids == alone.token_ids
 
     check()

@@ -163,6 +163,18 @@ def test_a_closed_stream_frees_its_pages(engine: Engine) -> None:
     settle(engine)
 
 
+def test_closing_an_engine_fails_what_runs(toy_engine: Path) -> None:
+    engine = Engine.load(toy_engine, kv_tokens=800, max_sequences=2)
+    stream = engine.stream("x", SamplingParams(max_tokens=150, ignore_eos=True, n=30))
+    next(stream)
+    engine.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        list(stream)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.generate("x", GREEDY)
+    settle(engine)
+
+
 def test_a_failing_kernel_library_ends_the_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 

@@ -89,6 +89,38 @@ REFUSED: dict[str, tuple[Callable[[StepInput], dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mask_row", 0, "one of the 0 rows of the bitmask, got"),
+        ("history_stop", 9, "ranges of the history"),
+        ("bias_start", -1, "ranges of the history and the biases"),
+    ],
+)
+def test_sampling_rows_that_point_elsewhere_are_refused(
+    engine: Engine, step: StepInput, field: str, value: int, message: str
+) -> None:
+    sampling = sampling_input([RowRequest(SamplingParams(), 1, 0, [1], 1)] * 2, VOCAB)
+    sampling.rows[field][1] = value
+    with pytest.raises(OptionError, match=message):
+        engine.step(replace(step, sampling=sampling))
+    with pytest.raises(OptionError, match="sampling needs 2 rows, got 1"):
+        engine.step(replace(step, sampling=replace(sampling, rows=sampling.rows[:1])))
+    with pytest.raises(OptionError, match="one length, got 1 and 0"):
+        engine.step(replace(step, sampling=replace(sampling, bias_ids=ints(1))))
+
+
+def test_a_bitmask_says_which_tokens_are_allowed(engine: Engine, step: StepInput) -> None:
+    greedy = SamplingParams(temperature=0)
+    sampling = sampling_input([RowRequest(greedy, 1, 0, [1], 1)] * 2, VOCAB)
+    sampling.rows["mask_row"] = (1, -1)
+    bitmask = np.zeros((2, -(-VOCAB // 32)), np.uint32)
+    bitmask[1, 77 // 32] = 1 << 77 % 32
+    output = engine.step(replace(step, sampling=replace(sampling, bitmask=bitmask)))
+    assert output.tokens is not None
+    assert output.tokens.tolist() == [77, int(output.logits[1].argmax())]
+
+
 @pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_does_not_fit_is_refused(
     engine: Engine, step: StepInput, change: Callable[[StepInput], dict[str, Any]], message: str
@@ -133,6 +165,12 @@ def test_sizes_below_one_are_refused(toy_engine: Path, name: str) -> None:
         Engine.load(toy_engine, **{name: -1})
 
 
+def test_sizes_beyond_the_memory_are_refused(toy_engine: Path) -> None:
+    for size in (10**13, 10**19):
+        with pytest.raises(OptionError, match="more memory, which this system refuses"):
+            Engine.load(toy_engine, max_rows=size, kv_tokens=64)
+
+
 def test_a_closed_engine_says_so(toy_engine: Path) -> None:
     with Engine.load(toy_engine, kv_tokens=64) as engine:
         pass
@@ -150,7 +188,7 @@ def test_plans_of_another_runtime_are_refused(toy_library: Path, tmp_path: Path)
     stray = forward.launches[0].model_copy(update={"operands": others[0].launches[0].operands})
     cases = {
         "asks for an input slots.9": (futuristic, *others),
-        "must have a plan for score": (forward, others[0]),
+        "needs a plan for score": (forward, others[0]),
         "lacks the kernel no_such_kernel": (forward.model_copy(update={"launches": (missing,)}), *others),
         "refers to the input rows": (forward.model_copy(update={"launches": (stray,)}), *others),
     }

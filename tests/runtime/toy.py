@@ -178,13 +178,13 @@ def toy_plan() -> Plan:
     shapes: dict[str, tuple[str, tuple[int | str, ...]]] = {
         "token_ids": ("i32", ("T",)),
         "positions": ("i32", ("T",)),
-        "query_starts": ("i32", (65,)),
+        "query_starts": ("i32", ("S+1",)),
         "logit_rows": ("i32", ("R",)),
         **{f"slots.{g}": ("i32", ("T",)) for g in range(2)},
         **{f"block_table.{g}": ("i32", ("S", "B")) for g in range(2)},
     }
     sampled = ("token", "logprobs", "top_ids", "top_values")
-    rows = ("rows", "history", "bias_ids", "bias_values", "bitmask")
+    rows = {"rows": "u8", "history": "i32", "bias_ids": "i32", "bias_values": "f32", "bitmask": "u32"}
     return Plan(
         arenas={"R": sum(sizes.values())},
         buffers=tuple(BufferEntry(name=n, scale="R", offset=offsets[n], bytes=b) for n, b in sizes.items()),
@@ -197,7 +197,7 @@ def toy_plan() -> Plan:
             ),
             FunctionPlan(
                 name="sample",
-                inputs=tuple(InputEntry(name=n, dtype="u8", shape=()) for n in rows),
+                inputs=tuple(InputEntry(name=n, dtype=d, shape=("N",)) for n, d in rows.items()),
                 outputs={name: name for name in sampled},
                 launches=(
                     _launch(

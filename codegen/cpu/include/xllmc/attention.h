@@ -124,13 +124,13 @@ template <class T, int Hq, int Hkv, int D, int Dv, int Window> struct AttentionT
         return all ? whole : any ? part : nothing;
     }
 
-    void visit(const T* page, const T* next_page, int kv_head, int rows, Sight sight, float scale, float softcap) {
+    void visit(const T* page, int kv_head, int rows, Sight sight, float scale, float softcap) {
         const T* keys = page + Pages::keys(kv_head);
         const T* values = page + Pages::values(kv_head);
         for (int t = 0; t < tile_count(rows); t++) {
             const Tile tile = tile_of(rows, t);
             panel_product<T>(tile.size, q + tile.begin * q_stride, q_stride, keys, Staged<T>::steps(D),
-                             p + tile.begin * page_tokens, (values - keys) * int64_t(sizeof(T)));
+                             p + tile.begin * page_tokens, 0);
         }
         for (int r = 0; r < rows; r++) {
             decay[r] = 0;
@@ -158,9 +158,6 @@ template <class T, int Hq, int Hkv, int D, int Dv, int Window> struct AttentionT
             store(p + r * page_tokens, p0), store(p + r * page_tokens + lanes, p1);
             total[r] = total[r] * set1(decay[r]) + p0 + p1;
         }
-        if (next_page && rows <= 8)
-            for (int i = 0; i < D * page_tokens * int(sizeof(T)); i += 64)
-                _mm_prefetch(reinterpret_cast<const char*>(next_page + Pages::keys(kv_head)) + i, _MM_HINT_T0);
         if (sight == whole) {
             add_values<T, Dv>(rows, p, values, 0, page_tokens, decay, o, o_stride);
             return;
@@ -190,15 +187,22 @@ void paged_attention(const T* q, const void* state, const int32_t* block_table, 
                      const xllmc_worker& worker) {
     static_assert(Hq % Hkv == 0);
     using Rows = AttentionTile<T, Hq, Hkv, D, Dv, Window>;
-    auto* tile = static_cast<Rows*>(scratch(sizeof(Rows)));
+    // Heads of a page lie one after another, and memory is read fastest in long runs: where a sequence has few rows, a task
+    // is several heads, as long as there are tasks for all threads.
+    int neighbours = Hkv;
+    while (neighbours > 1 && (Hkv % neighbours || S * (Hkv / neighbours) < 2 * worker.count)) neighbours--;
+    auto* tiles = static_cast<Rows*>(scratch(sizeof(Rows) * size_t(neighbours)));
+
     int64_t task = take(worker), first_task = 0;
     for (int64_t s = 0; s < S; s++) {
         const int64_t length = query_starts[s + 1] - query_starts[s];
-        const int64_t tiles = (length + Rows::tokens - 1) / Rows::tokens;
-        for (; task < first_task + Hkv * tiles; task = take(worker)) {
-            const int kv_head = int((task - first_task) / tiles);
-            const int64_t index = tiles - 1 - (task - first_task) % tiles;  // the longest first
-            const int64_t token = query_starts[s] + index * Rows::tokens;
+        const int64_t parts = (length + Rows::tokens - 1) / Rows::tokens;
+        const int heads = length * Rows::group <= 8 ? neighbours : 1;
+        const int64_t tasks = parts * (Hkv / heads);
+        for (; task < first_task + tasks; task = take(worker)) {
+            const int kv_head = int((task - first_task) / parts) * heads;
+            const int64_t part = parts - 1 - (task - first_task) % parts;  // the longest first
+            const int64_t token = query_starts[s] + part * Rows::tokens;
             const int64_t left = query_starts[s + 1] - token;
             const int tokens = int(left < Rows::tokens ? left : Rows::tokens), rows = tokens * Rows::group;
             int low = positions[token], high = low;
@@ -206,17 +210,18 @@ void paged_attention(const T* q, const void* state, const int32_t* block_table, 
                 low = positions[token + t] < low ? positions[token + t] : low;
                 high = positions[token + t] > high ? positions[token + t] : high;
             }
-            tile->start(q, token, kv_head, rows);
+            for (int h = 0; h < heads; h++) tiles[h].start(q, token, kv_head + h, rows);
             for (int page = Rows::first_visible(low) / page_tokens; page <= high / page_tokens; page++) {
-                const auto sight = tile->look(positions + token, rows, page);
-                if (sight == Rows::nothing) continue;
-                const int32_t* block = block_table + s * B + page;
-                const T* next = page < high / page_tokens ? Rows::Pages::page(state, block[1]) : nullptr;
-                tile->visit(Rows::Pages::page(state, block[0]), next, kv_head, rows, sight, scale, softcap);
+                for (int h = 0; h < heads; h++) {
+                    const auto sight = tiles[h].look(positions + token, rows, page);
+                    if (sight == Rows::nothing) break;
+                    tiles[h].visit(Rows::Pages::page(state, block_table[s * B + page]), kv_head + h, rows, sight, scale,
+                                   softcap);
+                }
             }
-            tile->finish(out, token, kv_head, rows);
+            for (int h = 0; h < heads; h++) tiles[h].finish(out, token, kv_head + h, rows);
         }
-        first_task += Hkv * tiles;
+        first_task += tasks;
     }
 }
 

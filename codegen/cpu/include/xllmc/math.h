@@ -122,17 +122,27 @@ template <class Function> XLLMC_INLINE F16 lane_by_lane(F16 x, Function function
 }
 inline F16 sin(F16 x) { return lane_by_lane(x, [](double v) { return ::sin(v); }); }
 inline F16 cos(F16 x) { return lane_by_lane(x, [](double v) { return ::cos(v); }); }
-inline F16 pow(F16 x, float exponent) {
-    return lane_by_lane(x, [=](double v) { return ::pow(v, double(exponent)); });
-}
 
-// x^n by repeated squaring, for whole exponents known at compile time.
+// x^n by repeated squaring.
 template <int n> XLLMC_INLINE F16 power(F16 x) {
     if constexpr (n < 0) return set1(1.0f) / power<-n>(x);
     else if constexpr (n == 0) return set1(1.0f);
     else if constexpr (n == 1) return x;
     else if constexpr (n % 2) return power<n - 1>(x) * x;
     else return power<n / 2>(x) * power<n / 2>(x);
+}
+
+// x^exponent, the usual exponents by multiplication (a constant exponent leaves one branch).
+XLLMC_INLINE F16 pow(F16 x, float exponent) {
+    if (exponent == 0.0f) return set1(1.0f);
+    if (exponent == 1.0f) return x;
+    if (exponent == 2.0f) return power<2>(x);
+    if (exponent == 3.0f) return power<3>(x);
+    if (exponent == 4.0f) return power<4>(x);
+    if (exponent == -1.0f) return set1(1.0f) / x;
+    if (exponent == 0.5f) return sqrt(x);
+    if (exponent == -0.5f) return rsqrt(x);
+    return lane_by_lane(x, [=](double v) { return ::pow(v, double(exponent)); });
 }
 
 // Activations as types, for templates.

@@ -12,10 +12,8 @@ import pytest
 
 HERE = Path(__file__).parent
 INCLUDE = HERE.parents[3] / "codegen/cpu/include"
-FLAGS = (
-    "-std=c++20 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fvisibility=hidden -fPIC -shared -pthread "
-    "-static-libstdc++ -static-libgcc"
-).split()
+FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+FLAGS += ["-fPIC", "-shared", "-pthread", "-static-libstdc++", "-static-libgcc"]
 LEVELS = {
     "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"],
     "x86-64-v4": ["-march=x86-64-v4"],
@@ -44,8 +42,10 @@ class Launch(ctypes.Structure):
 
 
 class Library:
-    """Kernels by name. ``library(name, operands...)`` runs one: arrays are pointers, None is null, ints and floats are
-    themselves. ``threads`` picks the pool."""
+    """Kernels by name. ``library(name, operands...)`` runs one.
+
+    Arrays are pointers, None is null, ints and floats are themselves. ``threads`` picks the pool.
+    """
 
     def __init__(self, path: Path) -> None:
         self.native = ctypes.CDLL(str(path))
@@ -81,9 +81,7 @@ class Library:
             keep.append(bound)
         seconds = (ctypes.c_double * len(calls))()
         pointers = (ctypes.c_void_p * max(1, len(bases)))(*bases)
-        code = self.native.xllmc_run(
-            self.pools[threads], launches, ctypes.c_int64(len(calls)), pointers, None, seconds
-        )
+        code = self.native.xllmc_run(self.pools[threads], launches, ctypes.c_int64(len(calls)), pointers, None, seconds)
         assert code == 0
         return list(seconds)
 

@@ -1,12 +1,12 @@
 """Paged attention against a plain one, and its bits under chunking, batching, paging and stale memory."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from xllmc.runtime.artifact.dtypes import bf16_to_f32, cast, f32_to_bf16
 
 TYPES = ["f32", "bf16"]
@@ -62,10 +62,8 @@ def page_of(dtype: str, g: Geometry, k: np.ndarray, v: np.ndarray) -> np.ndarray
     nan = f32_to_bf16(np.float32([np.nan]))[0] if dtype == "bf16" else np.nan
     keys, values = np.full((32, g.hkv, g.d), nan, k.dtype), np.full((32, g.hkv, g.dv), nan, v.dtype)
     keys[: len(k)], values[: len(v)] = k, v
-    if dtype == "bf16":
-        keys = keys.reshape(32, g.hkv, g.d // 2, 2).transpose(1, 2, 0, 3)
-    else:
-        keys = keys.transpose(1, 2, 0)
+    in_pairs = dtype == "bf16"
+    keys = keys.reshape(32, g.hkv, g.d // 2, 2).transpose(1, 2, 0, 3) if in_pairs else keys.transpose(1, 2, 0)
     return np.concatenate([keys.ravel(), values.transpose(1, 0, 2).ravel()])
 
 
@@ -103,7 +101,7 @@ def run(
         f"{g.kernel}_{dtype}", q, pages, table, starts, positions, out, len(parts), table.shape[1], float(scale),
         float(softcap), threads=threads,
     )  # fmt: skip
-    return [out[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+    return [out[a:b] for a, b in pairwise(starts)]
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -151,9 +149,7 @@ def test_bits_do_not_depend_on_chunks_batches_pages_or_threads(kernels, data):
     for step in range(max(len(c) for c in cuts) - 1):
         active = [i for i, c in enumerate(cuts) if step + 1 < len(c)]
         parts = [Part(sequences[i], cuts[i][step], cuts[i][step + 1]) for i in active]
-        outs = run(
-            kernels, dtype, g, parts, threads=data.draw(st.integers(1, 3)), seed=data.draw(st.integers(0, 1000))
-        )
+        outs = run(kernels, dtype, g, parts, threads=data.draw(st.integers(1, 3)), seed=data.draw(st.integers(0, 1000)))
         for i, part, out in zip(active, parts, outs, strict=True):
             assert (out == alone[i][part.start : part.stop]).all()
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-
 from xllmc.runtime.artifact.dtypes import bf16_to_f32, cast, f32_to_bf16
 from xllmc.runtime.artifact.recipe import Tensor, interleave, pack_panels
 
@@ -61,9 +60,7 @@ def test_gate_and_up_meet_in_one_panel(kernels, random, dtype):
     b = interleave(*(Tensor(v, dtype) for v in bias), block=16)
     out = np.full((9, 40), np.nan, np.float32)
     kernels(f"linear_gated_{dtype}", x, packed(w.values, dtype), np.ascontiguousarray(b.values), out, 9)
-    left, right = (
-        widen(x, dtype) @ widen(m, dtype).T + widen(v, dtype) for m, v in zip((gate, up), bias, strict=True)
-    )
+    left, right = (widen(x, dtype) @ widen(m, dtype).T + widen(v, dtype) for m, v in zip((gate, up), bias, strict=True))
     assert np.abs(out - silu(left) * right).max() < 2e-4
 
 

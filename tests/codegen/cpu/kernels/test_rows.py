@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from xllmc.runtime.artifact.dtypes import bf16_to_f32, cast
 from xllmc.runtime.artifact.recipe import Tensor, pack_panels
 
@@ -128,7 +127,9 @@ def pages_to_heads(state, dtype, slots, hkv, d, dv):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize(("name", "hq", "hkv", "d", "dv", "rd"), [("plain", 3, 1, 20, 12, 0), ("rope", 4, 2, 32, 32, 24)])
+@pytest.mark.parametrize(
+    ("name", "hq", "hkv", "d", "dv", "rd"), [("plain", 3, 1, 20, 12, 0), ("rope", 4, 2, 32, 32, 24)]
+)
 def test_qkv_write(kernels, random, dtype, norm, name, hq, hkv, d, dv, rd):
     tokens, pages = 40, 4
     qkv = draw(random, dtype, tokens, (hq + hkv) * d + hkv * dv)

@@ -194,7 +194,9 @@ any_settings = st.builds(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=FUNCTION_SCOPED)
-@given(rows=st.lists(any_settings, min_size=1, max_size=5), seed=st.integers(0, 1000), spread=st.sampled_from([1, 4, 30]))
+@given(
+    rows=st.lists(any_settings, min_size=1, max_size=5), seed=st.integers(0, 1000), spread=st.sampled_from([1, 4, 30])
+)
 def test_sampling_follows_the_reference(kernels, rows, seed, spread):
     logits = (np.random.default_rng(seed).normal(size=(len(rows), VOCABULARY)) * spread).astype(np.float32)
     result = sample(kernels, logits, rows)
@@ -215,7 +217,9 @@ def test_greedy_takes_the_lowest_id_of_a_tie(kernels):
     assert (result.logprobs[:, 2] == 0).all()
 
 
-@pytest.mark.parametrize(("top_k", "top_p", "wanted"), [(3, 1.0, 3), (1, 1.0, 1), (0, 0.0, 1), (0, 0.25, 250), (8, 0.5, 4)])
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "wanted"), [(3, 1.0, 3), (1, 1.0, 1), (0, 0.0, 1), (0, 0.25, 250), (8, 0.5, 4)]
+)
 def test_ties_at_the_cut_go_to_the_lower_id(kernels, top_k, top_p, wanted):
     """All logits are equal: exactly the first ids remain."""
     rows = [Settings(seed=i, top_k=top_k, top_p=top_p) for i in range(300)]
