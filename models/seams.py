@@ -38,7 +38,7 @@ def _attention_seam(
     window = options.pop("sliding_window", None)
     softcap = options.pop("softcap", None)
     dropout = options.pop("dropout", 0.0)
-    unknown = {k: v for k, v in options.items() if k not in IGNORED and v is not None}
+    unknown = {k: v for k, v in options.items() if k not in IGNORED and v is not None and v is not False}
     if dropout or mask is not None or unknown or not getattr(module, "is_causal", True):
         raise CheckpointError(
             f"attention of {type(module).__name__} requires causal attention with scaling, sliding_window and softcap "

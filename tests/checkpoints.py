@@ -186,7 +186,7 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
     """Draw every parameter anew: matrices and embeddings for activations of order one, norms around their identity."""
     unit_offset = model.config.model_type == "gemma2"
     for name, parameter in model.named_parameters():
-        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         values = torch.randn(parameter.shape, generator=generator)
         is_norm = name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight"))
         if is_norm:

@@ -11,7 +11,7 @@ from ..ir.interpret import run_graph
 from ..ir.op import Cost, Traits
 from ..ir.types import TensorType, TupleType, ValueType
 from .registry import ROUNDED, op
-from .typing import require, traffic
+from .typing import elements, require, traffic
 
 
 class Body:
@@ -59,6 +59,6 @@ def _(*operands: TensorType, body: Body) -> ValueType:
 
 @loop.cost
 def _(*operands: TensorType, body: Body) -> Cost:
-    flops = 0.0
+    calls = sum(n.op == "call_function" for n in body.graph.nodes)
     result = TupleType(tuple(n.meta["type"] for n in body.outputs))
-    return traffic(operands, result, flops)
+    return traffic(operands, result, flops=calls * max(map(elements, operands)))

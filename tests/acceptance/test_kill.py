@@ -2,11 +2,13 @@
 
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -17,13 +19,23 @@ from tests.project.sources import ROOT
 ROUNDS = 6
 
 COMPILE = """
-import sys
+import os, signal, sys, time
 from pathlib import Path
 from tests.engines import compile_engine
-from tests.project.sources import ROOT
+model, target = map(Path, sys.argv[1:])
 print("ready", flush=True)
-compile_engine(Path(sys.argv[1]), Path(sys.argv[2]))
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        try:
+            compile_engine(model, target)
+        finally:
+            os._exit(0)
+    time.sleep(float(line))
+    os.kill(child, signal.SIGKILL)
+    print(os.WIFSIGNALED(os.waitpid(child, 0)[1]), flush=True)
 """
+"""Compiles in a fork that it kills after as many seconds as each line says, so that torch is imported only once."""
 
 PUBLISH = """
 import shutil, sys
@@ -46,20 +58,23 @@ def engines(checkpoint, engine_dir, tmp_path_factory: pytest.TempPathFactory) ->
     return engine_dir("gpt2", "fp32"), other, compile_engine(other, directory / "new.engine")
 
 
-def kill_after(seconds: float, *command: str | Path) -> bool:
-    """Start a script, wait until it is ready, and kill it after ``seconds``. Whether it was still running."""
-    process = subprocess.Popen([sys.executable, "-c", *map(str, command)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(seconds)
-    process.kill()
-    process.stdout.close()
-    return process.wait() == -signal.SIGKILL
+@contextmanager
+def script(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A Python script that has said it is ready; killed in the end."""
+    arguments = [sys.executable, "-c", *map(str, command)]
+    with subprocess.Popen(arguments, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_killed_compile_leaves_the_old_engine_or_the_new(engines: tuple[Path, Path, Path], tmp_path: Path):
     old, other, new = engines
     wholes = [engine_contents(old), engine_contents(new)]
+    assert wholes[0] != wholes[1]
     target = tmp_path / "target.engine"
     shutil.copytree(old, target)
     began = time.monotonic()
@@ -67,14 +82,17 @@ def test_a_killed_compile_leaves_the_old_engine_or_the_new(engines: tuple[Path, 
     duration = time.monotonic() - began
     moments = random.Random(0)
     killed = 0
-    for number in range(ROUNDS):
-        killed += kill_after(duration * (number + moments.random()) / ROUNDS, COMPILE, other, target)
-        assert engine_contents(target) in wholes
+    with script(COMPILE, other, target) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for number in range(ROUNDS):
+            process.stdin.write(f"{duration * (number + moments.random()) / ROUNDS}\n")
+            process.stdin.flush()
+            killed += process.stdout.readline() == "True\n"
+            assert engine_contents(target) in wholes
     assert killed
     compile_engine(other, target)
     assert engine_contents(target) == wholes[1]
-    left_over = {path.name for path in tmp_path.iterdir()}
-    assert left_over == {"target.engine", "timed.engine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"target.engine", "timed.engine"}
 
 
 def test_a_kill_while_publishing_leaves_the_old_engine_or_the_new(engines: tuple[Path, Path, Path], tmp_path: Path):
@@ -84,5 +102,6 @@ def test_a_kill_while_publishing_leaves_the_old_engine_or_the_new(engines: tuple
     shutil.copytree(old, target)
     moments = random.Random(1)
     for _ in range(12):
-        assert kill_after(moments.uniform(0, 0.3), PUBLISH, old, new, target)
+        with script(PUBLISH, old, new, target):
+            time.sleep(moments.uniform(0, 0.3))
         assert engine_contents(target) in wholes

@@ -3,10 +3,10 @@
 // KERNELS  paged_attention<T, Hq, Hkv, D, Dv, Window>
 // Chain    a row (one token, one head) visits its pages in order of absolute position. Per page, in float32:
 //          s = panel_product(q, keys) * scale, softcapped, -inf where not visible; m' = max(m, max s);
-//          p = exp(s - m'); l = l * exp(m - m') + p[0..15] + p[16..31] in lanes; o = o * exp(m - m') and then one fma per
-//          visible position in order. At the end o / reduce_add(l), rounded once. Rows are tiled for reuse of keys and
-//          values only: no row's arithmetic depends on its tile. What is not visible is never multiplied, so stale pages
-//          may hold anything.
+//          p = exp(s - m'); l = l * exp(m - m') + p[0..15] + p[16..31] in lanes; o = o * exp(m - m') and then one fma
+//          per visible position in order. At the end o / reduce_add(l), rounded once. Rows are tiled for reuse of keys
+//          and values only: no row's arithmetic depends on its tile. What is not visible is never multiplied, so stale
+//          pages may hold anything.
 #pragma once
 #include "cache.h"
 #include "math.h"
@@ -14,7 +14,8 @@
 
 namespace xllmc {
 
-// o[r] = o[r] * decay[r] + sum over j in [begin, end) of p[r][j] * values[j], for `rows` rows and `vectors` x 16 columns.
+// o[r] = o[r] * decay[r] + sum over j in [begin, end) of p[r][j] * values[j], for `rows` rows and `vectors` x 16
+// columns.
 template <class T, int rows, int vectors, int Dv>
 XLLMC_INLINE void value_columns(const float* p, const T* values, int begin, int end, const float* decay, float* o,
                                 int o_stride, int column) {
@@ -178,17 +179,18 @@ template <class T, int Hq, int Hkv, int D, int Dv, int Window> struct AttentionT
 };
 
 // out[M, Hq, Dv] = softmax(softcap(scale * q k)) v for q[M, Hq, D] of S sequences, M = query_starts[S]: tokens
-// query_starts[s] .. query_starts[s+1] belong to sequence s, whose pages are block_table[s, 0..B). The token at position p
-// sees positions max(0, p - Window + 1) .. p of its sequence (all before it if Window is 0), its own included: write the
-// cache first. softcap 0 is none. Pages that no token sees are not touched; their entries may be -1.
+// query_starts[s] .. query_starts[s+1] belong to sequence s, whose pages are block_table[s, 0..B). The token at
+// position p sees positions max(0, p - Window + 1) .. p of its sequence (all before it if Window is 0), its own
+// included: write the cache first. softcap 0 is none. Pages that no token sees are not touched; their entries may be
+// -1.
 template <class T, int Hq, int Hkv, int D, int Dv, int Window = 0>
 void paged_attention(const T* q, const void* state, const int32_t* block_table, const int32_t* query_starts,
                      const int32_t* positions, T* out, int64_t S, int64_t B, float scale, float softcap,
                      const xllmc_worker& worker) {
     static_assert(Hq % Hkv == 0);
     using Rows = AttentionTile<T, Hq, Hkv, D, Dv, Window>;
-    // Heads of a page lie one after another, and memory is read fastest in long runs: where a sequence has few rows, a task
-    // is several heads, as long as there are tasks for all threads.
+    // Heads of a page lie one after another, and memory is read fastest in long runs: where a sequence has few rows, a
+    // task is several heads, as long as there are tasks for all threads.
     int neighbours = Hkv;
     while (neighbours > 1 && (Hkv % neighbours || S * (Hkv / neighbours) < 2 * worker.count)) neighbours--;
     auto* tiles = static_cast<Rows*>(scratch(sizeof(Rows) * size_t(neighbours)));

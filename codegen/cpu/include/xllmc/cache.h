@@ -15,9 +15,11 @@ template <class T, int Hkv, int D, int Dv> struct Cache {
     static constexpr int64_t page_elements = int64_t(Hkv) * (D + Dv) * page_tokens;
 
     static T* page(void* state, int64_t page) { return static_cast<T*>(state) + page * page_elements; }
-    static const T* page(const void* state, int64_t page) { return static_cast<const T*>(state) + page * page_elements; }
+    static const T* page(const void* state, int64_t page) {
+        return static_cast<const T*>(state) + page * page_elements;
+    }
     static constexpr int64_t keys(int head) { return int64_t(head) * D * page_tokens; }
-    static constexpr int64_t values(int head) { return int64_t(Hkv) * D * page_tokens + int64_t(head) * Dv * page_tokens; }
+    static constexpr int64_t values(int head) { return keys(Hkv) + int64_t(head) * Dv * page_tokens; }
 
     // Stores a key of `head`, rounded to T, at `slot`.
     static void write_key(void* state, int64_t slot, int head, const float* key) {

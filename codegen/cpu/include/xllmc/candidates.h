@@ -138,7 +138,7 @@ inline Cutoff find_cutoff(const Truncation& row, const float* z, float top, Hist
                 const uint64_t mass = mass_at(i);
                 if (mass >= left) {
                     const Candidate& last = candidates[i];
-                    if (Candidate{last.value, last.id}.before({cutoff.value, cutoff.id})) cutoff = {last.value, last.id};
+                    if (last.before({cutoff.value, cutoff.id})) cutoff = {last.value, last.id};
                     break;
                 }
                 left -= mass;

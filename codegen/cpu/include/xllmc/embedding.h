@@ -9,12 +9,14 @@
 namespace xllmc {
 
 // out[R, H] = x[rows[R], H]. Rows must be in range.
-template <class T, int H> void take_rows(const T* x, const int32_t* rows, T* out, int64_t R, const xllmc_worker& worker) {
+template <class T, int H>
+void take_rows(const T* x, const int32_t* rows, T* out, int64_t R, const xllmc_worker& worker) {
     for (auto [r, end] = share(worker, R); r < end; r++) memcpy(out + r * H, x + int64_t(rows[r]) * H, H * sizeof(T));
 }
 
 // out[M, H] = table[ids[M], H]. Ids must be in range.
-template <class T, int H> void embed(const T* table, const int32_t* ids, T* out, int64_t M, const xllmc_worker& worker) {
+template <class T, int H>
+void embed(const T* table, const int32_t* ids, T* out, int64_t M, const xllmc_worker& worker) {
     take_rows<T, H>(table, ids, out, M, worker);
 }
 

@@ -38,8 +38,8 @@ template <class T> constexpr int rows_per_block(int k) {
 
 // out[M, N] = epilogue(x[M, K] * weights^T + bias[N]).
 //
-// packed: pack_panels of [N, K]. With `gated`, of the interleaving by 16 rows of a gate and an up projection, both [N, K]:
-// out[M, N] = epilogue(gate) * up. bias: in the order of the packed rows (with `gated`, interleaved too), or null.
+// packed: pack_panels of [N, K]. With `gated`, of the interleaving by 16 rows of a gate and an up projection, both [N,
+// K]: out[M, N] = epilogue(gate) * up. bias: in the order of the packed rows (with `gated`, interleaved too), or null.
 template <class T, class OutT, int N, int K, class Epilogue = Identity, bool gated = false>
 void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker,
             Epilogue epilogue = {}) {

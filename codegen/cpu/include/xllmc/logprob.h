@@ -76,8 +76,8 @@ inline void largest(const float* x, int64_t V, int count, float* values, int32_t
     });
 }
 
-// out[R] = log-probability of targets[R] in the raw distribution of logits[R, V]; NaN where a logit is NaN or +inf, or the
-// target is out of range. best[R], if not null: the largest logit's lowest id, or token_not_a_number.
+// out[R] = log-probability of targets[R] in the raw distribution of logits[R, V]; NaN where a logit is NaN or +inf, or
+// the target is out of range. best[R], if not null: the largest logit's lowest id, or token_not_a_number.
 inline void token_logprob(const float* logits, const int32_t* targets, float* out, int32_t* best, int64_t R, int64_t V,
                           const xllmc_worker& worker) {
     for (int64_t r; (r = take(worker)) < R;) {

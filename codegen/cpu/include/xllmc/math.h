@@ -1,6 +1,7 @@
 // Elementary functions and activations on sixteen lanes, about 1-2 ulp of float32.
 //
-// KERNELS  exp log tanh erf sigmoid sin cos pow; silu gelu_tanh gelu_erf relu relu_squared; functors of the activations.
+// KERNELS  exp log tanh erf sigmoid sin cos pow power; silu gelu_tanh gelu_erf gelu_quick relu relu_squared; functors
+//          of the activations.
 // Chain    every lane runs the same polynomial, so a value's bits do not depend on its place in a row.
 #pragma once
 #include <math.h>

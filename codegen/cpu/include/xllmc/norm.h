@@ -1,9 +1,10 @@
-// Normalisation of rows. T: the rows' element type, W: the weights', H: the row's length. Contiguous rows, so that heads
-// are rows too: M = tokens * heads.
+// Normalisation of rows. T: the rows' element type, W: the weights', H: the row's length. Contiguous rows, so that
+// heads are rows too: M = tokens * heads.
 //
 // KERNELS  rms_norm, add_rms_norm, layer_norm, add_layer_norm
 // Chain    a row's sums: four accumulators of 16 lanes take the vectors in turn; (0+1)+(2+3), then reduce_add. All in
-//          float32 with one rounding at the store; the `add_` forms store round(x + residual) and normalise what they stored.
+//          float32 with one rounding at the store; the `add_` forms store round(x + residual) and normalise what they
+//          stored.
 #pragma once
 #include "simd.h"
 #include "worker.h"

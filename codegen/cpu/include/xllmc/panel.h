@@ -2,9 +2,9 @@
 // with panels of packed weights, attention with pages of keys.
 //
 // KERNELS  stage (left rows made ready), panel_product
-// Chain    float: fma over K in order. bf16 with AVX512-BF16: VDPBF16PS over pairs of K in order. bf16 without: for each
-//          pair of K in order, fma of the even then of the odd element, in float32. Each starts at +0, and is the same for
-//          every number of rows.
+// Chain    float: fma over K in order. bf16 with AVX512-BF16: VDPBF16PS over pairs of K in order. bf16 without: for
+//          each pair of K in order, fma of the even then of the odd element, in float32. Each starts at +0, and is the
+//          same for every number of rows.
 //
 // A panel is what recipe.pack_panels makes: float [K][32], bf16 [ceil(K/2)][32][2].
 #pragma once
@@ -117,8 +117,8 @@ __attribute__((noinline)) void panel_tile(const typename Staged<T>::element* lef
 
 // out[r][32] = left row r x panel, for 1..tile_rows rows. Memory `ahead` bytes past what is read is prefetched.
 template <class T>
-inline void panel_product(int rows, const typename Staged<T>::element* left, int64_t stride, const void* panel, int steps,
-                          float* out, int64_t ahead) {
+inline void panel_product(int rows, const typename Staged<T>::element* left, int64_t stride, const void* panel,
+                          int steps, float* out, int64_t ahead) {
     switch (rows) {
         case 1: return panel_tile<T, 1>(left, stride, panel, steps, out, ahead);
         case 2: return panel_tile<T, 2>(left, stride, panel, steps, out, ahead);

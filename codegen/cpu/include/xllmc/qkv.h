@@ -1,8 +1,9 @@
-// What lies between the joint projection and attention: norm of the heads, rotary positions, and the cache's new entries.
+// What lies between the joint projection and attention: norm of the heads, rotary positions, and the cache's new
+// entries.
 //
 // KERNELS  qkv_write<T, Hq, Hkv, D, Dv, RD, W>
-// Chain    per head in float32: rms norm as in norm.h, then x1*cos - x2*sin and x2*cos + x1*sin (products rounded), then
-//          one rounding to T.
+// Chain    per head in float32: rms norm as in norm.h, then x1*cos - x2*sin and x2*cos + x1*sin (products rounded),
+//          then one rounding to T.
 #pragma once
 #include "cache.h"
 #include "norm.h"
@@ -20,7 +21,8 @@ template <int RD> XLLMC_INLINE void rotate(float* head, const float* row) {
     });
 }
 
-// qkv[M, (Hq + Hkv) * D + Hkv * Dv], heads of q, then k, then v: q to q_out[M, Hq, D], k and v to the cache at slots[M].
+// qkv[M, (Hq + Hkv) * D + Hkv * Dv], heads of q, then k, then v: q to q_out[M, Hq, D], k and v to the cache at
+// slots[M].
 //
 // q_weight[D], k_weight[D]: of an rms norm of each head of q and k, or null for none. RD: elements that are rotated by
 // table[M, RD] (rope_table's), or 0 for none.

@@ -4,13 +4,16 @@
 // Chain    as in logprob.h and candidates.h: everything of a row is computed by one thread from that row alone.
 //
 // The order of the adjustments, which is vLLM's and OpenAI's:
-//   1. mask: ids whose bit is 0 cannot be sampled            5. temperature
-//   2. logit bias is added                                   6. min_p: keep p >= min_p * (largest p)
-//   3. repetition penalty, on ids of prompt and output       7. top_k: keep the k largest, ties by the lower id
-//   4. frequency and presence penalties, on ids of output    8. top_p: keep the fewest, largest first, that hold top_p of
-//                                                               what is left; the one that crosses the bound is kept
-// and then the largest logit / temperature + Gumbel noise wins. Temperature 0 takes the largest adjusted logit; ties go to
-// the lower id.
+//   1. mask: ids whose bit is 0 cannot be sampled
+//   2. logit bias is added
+//   3. repetition penalty, on ids of prompt and output
+//   4. frequency and presence penalties, on ids of the output
+//   5. temperature
+//   6. min_p: keep p >= min_p * (largest p)
+//   7. top_k: keep the k largest, ties by the lower id
+//   8. top_p: keep the fewest, largest first, that hold top_p of what is left; the one that crosses the bound is kept
+// and then the largest logit / temperature + Gumbel noise wins. Temperature 0 takes the largest adjusted logit; ties go
+// to the lower id.
 #pragma once
 #include "candidates.h"
 #include "philox.h"
@@ -98,8 +101,8 @@ inline int32_t gumbel_winner(const RandomRow& random, const float* z, const Cuto
         if (!(reach + gumbel_max >= best) || reach < cutoff.value || reach == -INFINITY) continue;
         I16 words[4];
         philox(random, uint32_t(block / 64), words);
-        // z + noise > best asks for E < exp(z - best), and v < E: most vectors need no logarithm. The margin is far above
-        // any rounding.
+        // z + noise > best asks for E < exp(z - best), and v < E: most vectors need no logarithm. The margin is far
+        // above any rounding.
         const F16 bound = exp(set1(reach - best + 1e-4f + 1e-6f * fabsf(best)));
         for (int w = 0; w < 4 && block + w * lanes < V; w++) {
             const int64_t i = block + w * lanes;
@@ -171,12 +174,13 @@ inline void sample_row(const xllmc_sampling_row& row, const SamplingData& data, 
 
 // logits[R, V] -> tokens[R], or token_not_a_number or token_none_allowed, with logprobs[R, 3] NaN.
 //
-// logprobs: of the token in the raw distribution; with the temperature only (that of 1 where it is 0); in the distribution
-// that was sampled (0 where greedy). top_ids, top_values [R, 20]: the raw distribution's largest log-probabilities, largest
-// first, ties by the lower id, filled up with -1 and -inf.
-inline void sample(const float* logits, const xllmc_sampling_row* rows, const int32_t* history, const int32_t* bias_ids,
-                   const float* bias_values, const uint32_t* bitmask, int32_t* tokens, float* logprobs, int32_t* top_ids,
-                   float* top_values, int64_t R, int64_t V, const xllmc_worker& worker) {
+// logprobs: of the token in the raw distribution; with the temperature only (that of 1 where it is 0); in the
+// distribution that was sampled (0 where greedy). top_ids, top_values [R, 20]: the raw distribution's largest
+// log-probabilities, largest first, ties by the lower id, filled up with -1 and -inf.
+inline void sample(const float* logits, const xllmc_sampling_row* rows, const int32_t* history,
+                   const int32_t* bias_ids, const float* bias_values, const uint32_t* bitmask, int32_t* tokens,
+                   float* logprobs, int32_t* top_ids, float* top_values, int64_t R, int64_t V,
+                   const xllmc_worker& worker) {
     const int64_t padded = (V + lanes - 1) / lanes * lanes;
     char* memory = static_cast<char*>(scratch(sizeof(Histogram) + size_t(padded) * (4 + 4 + sizeof(Candidate))));
     auto* histogram = reinterpret_cast<Histogram*>(memory);

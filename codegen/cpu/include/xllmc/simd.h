@@ -135,7 +135,9 @@ XLLMC_INLINE __mmask16 tail_bits(int n) { return __mmask16((1u << n) - 1); }
 XLLMC_INLINE F16 load_tail(const float* p, int n) { return {_mm512_maskz_loadu_ps(tail_bits(n), p)}; }
 XLLMC_INLINE void store_tail(float* p, F16 x, int n) { _mm512_mask_storeu_ps(p, tail_bits(n), x.v); }
 
-XLLMC_INLINE F16 widen(__m256i halves) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))}; }
+XLLMC_INLINE F16 widen(__m256i halves) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
 XLLMC_INLINE __m256i narrow(I16 x) { return _mm512_cvtepi32_epi16(x.v); }
 XLLMC_INLINE F16 load(const bf16* p) { return widen(_mm256_loadu_si256((const __m256i*)p)); }
 XLLMC_INLINE F16 load_tail(const bf16* p, int n) { return widen(_mm256_maskz_loadu_epi16(tail_bits(n), p)); }

@@ -83,12 +83,13 @@ void run_linear(const xllmc_arg* a, const xllmc_worker* w, E epilogue = {}) {
     KERNEL(attention_window_##suffix) { run_attention<T, 4, 4, 16, 80, 40>(a, w); }
 
 template <class T, int Hq, int Hkv, int D, int Dv, int RD> void run_qkv(const xllmc_arg* a, const xllmc_worker* w) {
-    qkv_write<T, Hq, Hkv, D, Dv, RD>(C(T, 0), C(T, 1), C(T, 2), float(a[3].f), C(float, 4), C(int32_t, 5), P(T, 6), a[7].p,
-                                     a[8].i, *w);
+    qkv_write<T, Hq, Hkv, D, Dv, RD>(C(T, 0), C(T, 1), C(T, 2), float(a[3].f), C(float, 4), C(int32_t, 5), P(T, 6),
+                                     a[7].p, a[8].i, *w);
 }
-template <class T, int Hq, int Hkv, int D, int Dv, int Window> void run_attention(const xllmc_arg* a, const xllmc_worker* w) {
-    paged_attention<T, Hq, Hkv, D, Dv, Window>(C(T, 0), a[1].p, C(int32_t, 2), C(int32_t, 3), C(int32_t, 4), P(T, 5), a[6].i,
-                                               a[7].i, float(a[8].f), float(a[9].f), *w);
+template <class T, int Hq, int Hkv, int D, int Dv, int Window>
+void run_attention(const xllmc_arg* a, const xllmc_worker* w) {
+    paged_attention<T, Hq, Hkv, D, Dv, Window>(C(T, 0), a[1].p, C(int32_t, 2), C(int32_t, 3), C(int32_t, 4), P(T, 5),
+                                               a[6].i, a[7].i, float(a[8].f), float(a[9].f), *w);
 }
 FOR_TYPE(float, f32)
 FOR_TYPE(bf16, bf16)
@@ -96,8 +97,8 @@ FOR_TYPE(bf16, bf16)
 KERNEL(rope) { rope_table<24>(C(int32_t, 0), C(float, 1), float(a[2].f), P(float, 3), a[4].i, *w); }
 
 KERNEL(sample_rows) {
-    sample(C(float, 0), C(xllmc_sampling_row, 1), C(int32_t, 2), C(int32_t, 3), C(float, 4), C(uint32_t, 5), P(int32_t, 6),
-           P(float, 7), P(int32_t, 8), P(float, 9), a[10].i, a[11].i, *w);
+    sample(C(float, 0), C(xllmc_sampling_row, 1), C(int32_t, 2), C(int32_t, 3), C(float, 4), C(uint32_t, 5),
+           P(int32_t, 6), P(float, 7), P(int32_t, 8), P(float, 9), a[10].i, a[11].i, *w);
 }
 KERNEL(score_tokens) {
     token_logprob(C(float, 0), C(int32_t, 1), P(float, 2), P(int32_t, 3), a[4].i, a[5].i, *w);

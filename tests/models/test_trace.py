@@ -1,0 +1,126 @@
+"""A traced graph is the model: interpreted, it gives transformers' logits; what it cannot be, it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig
+from xllmc.compiler.ir.interpret import run_function
+from xllmc.compiler.ir.program import Program
+from xllmc.compiler.ir.verify import symbols_of, verify
+from xllmc.compiler.ops.attention import PAGE_TOKENS, PagedCache
+from xllmc.compiler.samples import to_torch
+from xllmc.compiler.weight_source import CheckpointSource
+from xllmc.models.config import load_config
+from xllmc.models.trace import TraceOptions, trace
+from xllmc.runtime.artifact.errors import CheckpointError
+from xllmc.runtime.artifact.recipe import evaluate
+
+from tests.checkpoints import FAMILIES, probe_tokens, reference_logits, relative_difference
+
+LENGTH = 40
+SMALL = {
+    "vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "intermediate_size": 48, "max_position_embeddings": 64, "head_dim": 16,
+}  # fmt: skip
+
+
+def traced(directory: Path) -> tuple[Program, CheckpointSource]:
+    source = CheckpointSource(directory)
+    return trace(load_config(directory), TraceOptions("f32"), source.names()), source
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_traced_graph_interpreted_is_the_model(family, checkpoint):
+    program, source = traced(checkpoint(family))
+    verify(program)
+
+    def weight(name: str) -> torch.Tensor:
+        def read(leaf):
+            return program.constants[leaf.attribute("name")] if leaf.op == "constant" else source.read(leaf)
+
+        return to_torch(evaluate(program.weights[name].recipe, read))
+
+    tokens = probe_tokens(LENGTH)
+    order = torch.arange(LENGTH, dtype=torch.int32)
+    inputs = {
+        "token_ids": torch.tensor(tokens, dtype=torch.int32),
+        "positions": order,
+        "logit_rows": order,
+        "query_starts": torch.tensor([0, LENGTH], dtype=torch.int32),
+    }
+    pages = -(-LENGTH // PAGE_TOKENS)
+    for group in program.groups:
+        inputs[f"slots.{group.index}"] = order
+        inputs[f"block_table.{group.index}"] = torch.arange(pages, dtype=torch.int32)[None]
+    for name, kind in program.states.items():
+        shape = (pages * PAGE_TOKENS, kind.kv_heads)
+        inputs[name] = PagedCache(torch.zeros(*shape, kind.key_dim), torch.zeros(*shape, kind.value_dim))
+    logits = run_function(program.forward, inputs, weight)["logits"]
+    assert relative_difference(logits.numpy(), reference_logits(checkpoint(family), tokens)) < 1e-5
+
+
+def test_symbols_stay_general(checkpoint):
+    program, _ = traced(checkpoint("gemma2"))
+    assert symbols_of(program) == {"T", "S", "S+1", "R", "B"}
+
+
+def test_layers_share_a_block_table_where_their_windows_agree(checkpoint):
+    program, _ = traced(checkpoint("gemma2"))
+    assert [g.window for g in program.groups] == [8, None]
+    assert {kind.group for kind in program.states.values()} == {0, 1}
+
+
+def test_recipes_speak_the_checkpoints_names(checkpoint):
+    """GPT-2's own files name tensors without the prefix that transformers' model has."""
+    program, source = traced(checkpoint("gpt2"))
+    without = {name.removeprefix("transformer."): name for name in source.names()}
+    renamed = trace(load_config(checkpoint("gpt2")), TraceOptions("f32"), list(without))
+    leaves = {leaf.attribute("name") for w in renamed.weights.values() for leaf in w.recipe.sources()}
+    assert leaves <= set(without)
+    assert len(renamed.weights) == len(program.weights)
+
+
+def test_tied_weights_are_read_once(checkpoint):
+    program, _ = traced(checkpoint("gemma2"))
+    sources = [leaf.attribute("name") for w in program.weights.values() for leaf in w.recipe.sources()]
+    assert sources.count("model.embed_tokens.weight") == 1
+    assert "lm_head.weight" not in sources
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "reason"),
+    [
+        ("bloom", {"n_layer": 1, "n_head": 2, "hidden_size": 32, "vocab_size": 32}, "bloom"),
+        ("falcon", {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 2, "vocab_size": 32}, "falcon"),
+        ("gpt_oss", {**SMALL, "num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": None}, "attention"),
+        ("mixtral", {**SMALL, "num_local_experts": 2}, r"which has no import rule.*models/aten\.py"),
+    ],
+)
+def test_what_cannot_be_traced_says_what_is_missing(family, options, reason):
+    config = AutoConfig.for_model(family, **options)
+    with pytest.raises(CheckpointError, match=reason):
+        trace(config, TraceOptions("f32"))
+
+
+def test_a_context_longer_than_the_model_is_refused(checkpoint):
+    with pytest.raises(CheckpointError, match="max_position_embeddings"):
+        trace(load_config(checkpoint("llama")), TraceOptions("f32", max_context=10**6))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "martian"}, "unknown architecture"),
+        ({"model_type": None}, "unknown architecture"),
+        ({"hidden_size": "wide"}, "not a valid llama configuration"),
+        ({"num_attention_heads": 5}, "llama"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised checkpoints are not supported"),
+    ],
+)
+def test_a_broken_config_is_one_error(change, reason, checkpoint, tmp_path):
+    config = json.loads((checkpoint("llama") / "config.json").read_text()) | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=reason):
+        trace(load_config(tmp_path), TraceOptions("f32"))
