@@ -51,17 +51,14 @@ KERNEL(read_memory) {
     const char* p = static_cast<const char*>(a[0].p);
     I16 sum[4] = {set1_int(0), set1_int(0), set1_int(0), set1_int(0)};
     for (; i < end; i++)
-        for (int j = 0; j < 4; j++) {
-            _mm_prefetch(p + i * 256 + j * 64 + 4096, _MM_HINT_T0);
-            sum[j] = sum[j] + load(static_cast<const void*>(p + i * 256 + j * 64));
-        }
+        for (int j = 0; j < 4; j++) sum[j] = sum[j] + load(static_cast<const void*>(p + i * 256 + j * 64));
     store(static_cast<char*>(a[2].p) + w->index * 64, sum[0] + sum[1] + sum[2] + sum[3]);
 }
 // Register-only panel products: what the arithmetic alone allows.
 KERNEL(compute) {
-    static thread_local typename Staged<T>::element left[tile_rows * 512] = {};
-    static thread_local float panel[32 * 64] = {}, sums[tile_rows * panel_columns];
-    for (int64_t i = 0; i < a[0].i; i++) panel_product<T>(tile_rows, left, 512, panel, 64, sums, 0);
+    static thread_local typename Staged<T>::element left[tile_rows<T> * 512] = {};
+    static thread_local float panel[32 * 64] = {}, sums[tile_rows<T> * panel_columns];
+    for (int64_t i = 0; i < a[0].i; i++) panel_product<T>(tile_rows<T>, left, 512, panel, 64, sums);
 }
 KERNEL(nothing) { (void)a, (void)w; }
 
@@ -160,7 +157,7 @@ int main(int, char** argv) {
     {
         List list;
         list.add(compute, {int64_t(20000)});
-        report("peak", 2.0 * tile_rows * 32 * 64 * (4 / sizeof(T)) * 20000 * threads / sum(list.best(pool, 8)) / 1e9,
+        report("peak", 2.0 * tile_rows<T> * 32 * 64 * (4 / sizeof(T)) * 20000 * threads / sum(list.best(pool, 8)) / 1e9,
                "GFLOP/s");
     }
     {

@@ -22,12 +22,11 @@ SLACK = 4
 LARGE = 1 << 24
 """Weight elements beyond which a region is run on one sample, not two: an output head takes a second each time."""
 
-SAME_BITS = frozenset(
-    "add sub mul div maximum minimum neg abs relu sqrt cast reshape permute slice concat take_rows get embedding "
-    "kv_write".split()
-)
+ELEMENTWISE = {"add", "sub", "mul", "div", "maximum", "minimum", "neg", "abs", "relu", "sqrt", "cast"}
+MOVES = {"reshape", "permute", "slice", "concat", "take_rows", "get", "embedding", "kv_write"}
+SAME_BITS = ELEMENTWISE | MOVES
 """Ops of which torch computes an element with the same bits wherever it stands. The others it sums in an order of its
-choosing, or evaluates by another polynomial at the end of a vector, so that even an exact rewrite may move a last bit."""
+choosing, or evaluates by another polynomial at a vector's end, so that even an exact rewrite may move a last bit."""
 
 
 @dataclass(frozen=True)

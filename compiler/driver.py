@@ -24,6 +24,7 @@ from ..runtime.artifact.schema import (
     StateGroup,
     WeightEntry,
 )
+from ..runtime.artifact.tokenizer_file import read_tokenizer
 from ..runtime.artifact.version import xllmc_version
 from ..runtime.artifact.writer import EngineWriter, write_engine
 from .functions import add_sampling
@@ -108,6 +109,8 @@ def compile_model(
     source: WeightSource = (
         CheckpointSource(model_dir) if options.random_weights is None else RandomSource(options.random_weights)
     )
+    if (model_dir / "tokenizer.json").is_file():
+        read_tokenizer(model_dir / "tokenizer.json")
     listener.stage("trace", 1)
     trace_options = TraceOptions(DTYPES[options.dtype], options.max_context)
     program = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))

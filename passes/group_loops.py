@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from torch import fx
 
+from ..compiler.ir.body import Body
 from ..compiler.ir.op import Op
 from ..compiler.ir.program import emit, is_call, type_of
 from ..compiler.ir.text import print_body
 from ..compiler.ir.types import TensorType
 from ..compiler.ops import OPS
-from ..compiler.ops.loop import Body
 from .api import Numerics, Pass, Report, Rewriter, Stage
 
 REDUCTIONS = ("mean", "sum", "amax")

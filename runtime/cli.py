@@ -95,3 +95,7 @@ def _options(
     ] = False,
 ) -> None:
     """Compile large language models once, then run them."""
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .artifact.errors import ArtifactError, OptionError
+from .artifact.tokenizer_file import read_tokenizer
 from .memory import return_freed
 from .sampling import SamplingParams
 
@@ -72,13 +73,10 @@ class Tokenizer:
 
     @cached_property
     def _tokenizer(self) -> "tokenizers.Tokenizer":
-        import tokenizers
-
         path = self.directory / "tokenizer.json"
         if not path.is_file():
             raise ArtifactError(f"this engine has no {path.name}: give token ids, or compile a model that has one")
-        # The library raises plain Exception for a damaged file; the manifest's sizes and hashes speak for it.
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = read_tokenizer(path)
         # Files keep the settings of their last use in training; prompts must come through whole.
         tokenizer.no_truncation()
         tokenizer.no_padding()

@@ -17,7 +17,7 @@ FACTS = (
 
 
 def program(function: str, weights: Sequence[str] = (), dtype: str = "f32") -> Program:
-    """A verified program of one function. ``weights``: ``name [sizes]`` each, of ``dtype``, read from the checkpoint."""
+    """A verified program of one function. ``weights``: ``name [sizes]`` each, of ``dtype``, from the checkpoint."""
     lines = [f"program canonical {FACTS}", "group 0 window=none"]
     for weight in weights:
         name, _, sizes = weight.partition(" ")

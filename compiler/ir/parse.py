@@ -10,9 +10,11 @@ from torch import fx
 from ...runtime.artifact.errors import XllmcError
 from ...runtime.artifact.recipe import Recipe
 from ...runtime.artifact.schema import ModelFacts
+from .body import Body
 from .dims import parse_size
 from .op import Op
 from .program import Function, Group, Program, Weight
+from .text import print_body
 from .types import TensorType, ValueType, parse_type
 
 TOKEN = re.compile(
@@ -180,9 +182,6 @@ class Parser:
         return values["@" + name]
 
     def body(self) -> Any:
-        from ..ops.loop import Body
-        from .text import print_body
-
         graph = fx.Graph()
         values = self.inputs(graph)
         self.statements(graph, values, None)

@@ -5,41 +5,12 @@ Its body is a graph of ordinary ops, so its meaning is the body's; two loops wit
 
 from typing import Any
 
-from torch import fx
-
+from ..ir.body import Body
 from ..ir.interpret import run_graph
 from ..ir.op import Cost, Traits
 from ..ir.types import TensorType, TupleType, ValueType
 from .registry import ROUNDED, op
 from .typing import elements, require, traffic
-
-
-class Body:
-    """The graph of a loop: placeholders stand for the operands; the output returns one value or several.
-
-    Compares and hashes by ``text``, its printed form.
-    """
-
-    def __init__(self, graph: fx.Graph, text: str) -> None:
-        self.graph = graph
-        self.text = text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Body) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        return f"body<{self.text}>"
-
-    @property
-    def inputs(self) -> list[fx.Node]:
-        return [n for n in self.graph.nodes if n.op == "placeholder"]
-
-    @property
-    def outputs(self) -> tuple[fx.Node, ...]:
-        return self.graph.output_node().args[0]
 
 
 @op("loop", Traits(rowwise=True), ROUNDED)

@@ -22,8 +22,24 @@ def cache() -> PagedCache:
     return PagedCache(x(128, KV, D), x(128, KV, D))
 
 
-UNARY = "neg abs exp log sqrt rsqrt sin cos tanh sigmoid erf silu relu gelu_erf gelu_tanh".split()
-BINARY = "add sub mul div maximum minimum".split()
+UNARY = (
+    "neg",
+    "abs",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "silu",
+    "relu",
+    "gelu_erf",
+    "gelu_tanh",
+)
+BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 STEP = (ints(0, 1, 2, 64, 65), torch.tensor([[0, 3], [1, 2]], dtype=torch.int32), ints(0, 3, 5), ints(0, 1, 2, 32, 33))
 
 EXAMPLES: dict[str, tuple[tuple, dict]] = {

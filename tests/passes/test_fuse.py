@@ -102,7 +102,8 @@ func forward(%y: f32[T, 32], %table: f32[T, 8], %kv.0: paged<0>f32[1, 8, 8], %sl
   %rq: f32[T, 2, 8] = rope(%nq, %table)
   %rk: f32[T, 1, 8] = rope(%nk, %table)
   %w: paged<0>f32[1, 8, 8] = kv_write(%kv.0, %rk, %hv, %slots.0)
-  %out: f32[T, 2, 8] = paged_attention(%rq, %w, %block_table.0, %query_starts, %positions, scale=0.5, softcap=0.0, window=0)
+  %out: f32[T, 2, 8] = paged_attention(%rq, %w, %block_table.0, %query_starts, %positions,
+      scale=0.5, softcap=0.0, window=0)
   return %out
 }}"""
 

@@ -8,9 +8,9 @@ from xllmc.compiler.ir.interpret import run_function
 from tests.lowering import Lowered
 from tests.programs import program
 
-UNARY = "neg abs exp sigmoid tanh erf silu relu gelu_erf gelu_tanh sin cos".split()
-POSITIVE = "log sqrt rsqrt".split()
-BINARY = "add sub mul div maximum minimum".split()
+UNARY = ("neg", "abs", "exp", "sigmoid", "tanh", "erf", "silu", "relu", "gelu_erf", "gelu_tanh", "sin", "cos")
+POSITIVE = ("log", "sqrt", "rsqrt")
+BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 
 CHAINS = {
     **{op: [f"%{op}.0: f32[T, 19] = {op}(%x)"] for op in UNARY},

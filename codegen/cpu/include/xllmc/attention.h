@@ -64,7 +64,7 @@ inline void add_values(int rows, const float* p, const T* values, int begin, int
                        int o_stride) {
     while (rows > 0) {
         int size = rows >= 12 ? 12 : rows >= 8 ? 8 : rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 3 ? 3 : rows >= 2 ? 2 : 1;
-        if (size > tile_rows) size = tile_rows;
+        if (size > tile_rows<T>) size = tile_rows<T>;
         switch (size) {
             case 1: value_tile<T, 1, Dv>(p, values, begin, end, decay, o, o_stride); break;
             case 2: value_tile<T, 2, Dv>(p, values, begin, end, decay, o, o_stride); break;
@@ -128,10 +128,10 @@ template <class T, int Hq, int Hkv, int D, int Dv, int Window> struct AttentionT
     void visit(const T* page, int kv_head, int rows, Sight sight, float scale, float softcap) {
         const T* keys = page + Pages::keys(kv_head);
         const T* values = page + Pages::values(kv_head);
-        for (int t = 0; t < tile_count(rows); t++) {
-            const Tile tile = tile_of(rows, t);
+        for (int t = 0; t < tile_count<T>(rows); t++) {
+            const Tile tile = tile_of<T>(rows, t);
             panel_product<T>(tile.size, q + tile.begin * q_stride, q_stride, keys, Staged<T>::steps(D),
-                             p + tile.begin * page_tokens, 0);
+                             p + tile.begin * page_tokens);
         }
         for (int r = 0; r < rows; r++) {
             decay[r] = 0;

@@ -26,9 +26,6 @@ template <class Epilogue> XLLMC_INLINE F16 finish(const Epilogue& e, F16 value, 
     else return e(value);
 }
 
-// Bytes of weights prefetched before they are used, where they come from memory.
-constexpr int64_t stream_ahead = 4096;
-
 // The rows that a thread stages at once: as many as leave room for a panel in the second-level cache.
 template <class T> constexpr int rows_per_block(int k) {
     constexpr int budget = 512 * 1024;
@@ -54,7 +51,7 @@ void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M,
     const int64_t group = panels >= 32 * worker.count ? 4 : panels >= 16 * worker.count ? 2 : 1;
     const int64_t groups = (panels + group - 1) / group;
     auto* left = static_cast<Element*>(scratch(size_t((M + blocks - 1) / blocks) * stride * sizeof(Element)));
-    alignas(64) float sums[tile_rows * panel_columns];
+    alignas(64) float sums[tile_rows<T> * panel_columns];
 
     int64_t staged_block = -1, first_row = 0;
     int rows = 0;
@@ -77,10 +74,9 @@ void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M,
                 bias0 = load_some(bias + panel * panel_columns, int(left_over));
                 if (left_over > lanes) bias1 = load_some(bias + panel * panel_columns + lanes, int(left_over) - lanes);
             }
-            for (int t = 0; t < tile_count(rows); t++) {
-                const Tile tile = tile_of(rows, t);
-                panel_product<T>(tile.size, left + int64_t(tile.begin) * stride, stride, weights, steps, sums,
-                                 stream_ahead);
+            for (int t = 0; t < tile_count<T>(rows); t++) {
+                const Tile tile = tile_of<T>(rows, t);
+                panel_product<T>(tile.size, left + int64_t(tile.begin) * stride, stride, weights, steps, sums);
                 for (int r = 0; r < tile.size; r++) {
                     const int64_t row = first_row + tile.begin + r;
                     F16 value0 = load(sums + r * panel_columns), value1 = load(sums + r * panel_columns + lanes);

@@ -14,12 +14,8 @@ namespace xllmc {
 
 constexpr int panel_columns = 32;
 
-// Rows in the largest register tile.
-#if XLLMC_AVX512
-constexpr int tile_rows = 12;
-#else
-constexpr int tile_rows = 3;
-#endif
+// Rows in the largest register tile: more would not leave registers for the panel (a widened bf16 takes two).
+template <class T> constexpr int tile_rows = XLLMC_AVX512 ? 12 : sizeof(T) == 2 ? 2 : 3;
 
 // The left operand in scratch memory: what one step of the chain broadcasts is contiguous, and the stride between rows
 // is no power of two, so that the rows of a tile do not meet in one set of the cache.
@@ -62,16 +58,13 @@ template <class T> inline void stage(const T* row, typename Staged<T>::element* 
 
 template <class T, int rows>
 __attribute__((noinline)) void panel_tile(const typename Staged<T>::element* left, int64_t stride, const void* panel,
-                                          int steps, float* out, int64_t ahead) {
+                                          int steps, float* out) {
     F16 sum[rows][2];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = zero();
     const char* p = static_cast<const char*>(panel);
+    // No prefetch instructions: the panel is one forward stream, which the hardware follows faster without.
     for (int s = 0; s < steps; s++, p += 128) {
-        if constexpr (rows < 8) {
-            _mm_prefetch(p + ahead, _MM_HINT_T0);
-            _mm_prefetch(p + ahead + 64, _MM_HINT_T0);
-        }
         if constexpr (sizeof(T) == 4) {
             F16 w0 = load(reinterpret_cast<const float*>(p)), w1 = load(reinterpret_cast<const float*>(p) + lanes);
 #pragma GCC unroll 12
@@ -81,29 +74,25 @@ __attribute__((noinline)) void panel_tile(const typename Staged<T>::element* lef
                 sum[r][1] = fma(w1, x, sum[r][1]);
             }
         } else {
-            I16 w0 = load(static_cast<const void*>(p)), w1 = load(static_cast<const void*>(p + 64));
 #if defined(__AVX512BF16__)
+            __m512bh w0 = (__m512bh)_mm512_loadu_si512(p), w1 = (__m512bh)_mm512_loadu_si512(p + 64);
 #pragma GCC unroll 12
             for (int r = 0; r < rows; r++) {
                 auto x = (__m512bh)_mm512_set1_epi32(int32_t(left[r * stride + s]));
-                sum[r][0].v = _mm512_dpbf16_ps(sum[r][0].v, (__m512bh)w0.v, x);
-                sum[r][1].v = _mm512_dpbf16_ps(sum[r][1].v, (__m512bh)w1.v, x);
+                sum[r][0].v = _mm512_dpbf16_ps(sum[r][0].v, w0, x);
+                sum[r][1].v = _mm512_dpbf16_ps(sum[r][1].v, w1, x);
             }
 #else
-            F16 even0 = as_float(shift_left<16>(w0)), even1 = as_float(shift_left<16>(w1));
+            for (int odd = 0; odd < 2; odd++) {
+                I16 w0 = load(static_cast<const void*>(p)), w1 = load(static_cast<const void*>(p + 64));
+                F16 v0 = as_float(odd ? w0 & set1_int(0xffff0000) : shift_left<16>(w0));
+                F16 v1 = as_float(odd ? w1 & set1_int(0xffff0000) : shift_left<16>(w1));
 #pragma GCC unroll 12
-            for (int r = 0; r < rows; r++) {
-                F16 x = set1(left[r * stride + 2 * s]);
-                sum[r][0] = fma(even0, x, sum[r][0]);
-                sum[r][1] = fma(even1, x, sum[r][1]);
-            }
-            I16 upper = set1_int(0xffff0000);
-            F16 odd0 = as_float(w0 & upper), odd1 = as_float(w1 & upper);
-#pragma GCC unroll 12
-            for (int r = 0; r < rows; r++) {
-                F16 x = set1(left[r * stride + 2 * s + 1]);
-                sum[r][0] = fma(odd0, x, sum[r][0]);
-                sum[r][1] = fma(odd1, x, sum[r][1]);
+                for (int r = 0; r < rows; r++) {
+                    F16 x = set1(left[r * stride + 2 * s + odd]);
+                    sum[r][0] = fma(v0, x, sum[r][0]);
+                    sum[r][1] = fma(v1, x, sum[r][1]);
+                }
             }
 #endif
         }
@@ -115,24 +104,26 @@ __attribute__((noinline)) void panel_tile(const typename Staged<T>::element* lef
     }
 }
 
-// out[r][32] = left row r x panel, for 1..tile_rows rows. Memory `ahead` bytes past what is read is prefetched.
+// out[r][32] = left row r x panel, for 1..tile_rows<T> rows.
 template <class T>
 inline void panel_product(int rows, const typename Staged<T>::element* left, int64_t stride, const void* panel,
-                          int steps, float* out, int64_t ahead) {
+                          int steps, float* out) {
     switch (rows) {
-        case 1: return panel_tile<T, 1>(left, stride, panel, steps, out, ahead);
-        case 2: return panel_tile<T, 2>(left, stride, panel, steps, out, ahead);
-        case 3: return panel_tile<T, 3>(left, stride, panel, steps, out, ahead);
+        case 1: return panel_tile<T, 1>(left, stride, panel, steps, out);
+        case 2: return panel_tile<T, 2>(left, stride, panel, steps, out);
 #if XLLMC_AVX512
-        case 4: return panel_tile<T, 4>(left, stride, panel, steps, out, ahead);
-        case 5: return panel_tile<T, 5>(left, stride, panel, steps, out, ahead);
-        case 6: return panel_tile<T, 6>(left, stride, panel, steps, out, ahead);
-        case 7: return panel_tile<T, 7>(left, stride, panel, steps, out, ahead);
-        case 8: return panel_tile<T, 8>(left, stride, panel, steps, out, ahead);
-        case 9: return panel_tile<T, 9>(left, stride, panel, steps, out, ahead);
-        case 10: return panel_tile<T, 10>(left, stride, panel, steps, out, ahead);
-        case 11: return panel_tile<T, 11>(left, stride, panel, steps, out, ahead);
-        case 12: return panel_tile<T, 12>(left, stride, panel, steps, out, ahead);
+        case 3: return panel_tile<T, 3>(left, stride, panel, steps, out);
+        case 4: return panel_tile<T, 4>(left, stride, panel, steps, out);
+        case 5: return panel_tile<T, 5>(left, stride, panel, steps, out);
+        case 6: return panel_tile<T, 6>(left, stride, panel, steps, out);
+        case 7: return panel_tile<T, 7>(left, stride, panel, steps, out);
+        case 8: return panel_tile<T, 8>(left, stride, panel, steps, out);
+        case 9: return panel_tile<T, 9>(left, stride, panel, steps, out);
+        case 10: return panel_tile<T, 10>(left, stride, panel, steps, out);
+        case 11: return panel_tile<T, 11>(left, stride, panel, steps, out);
+        case 12: return panel_tile<T, 12>(left, stride, panel, steps, out);
+#else
+        case 3: if constexpr (tile_rows<T> == 3) return panel_tile<T, 3>(left, stride, panel, steps, out);
 #endif
     }
 }
@@ -141,9 +132,9 @@ inline void panel_product(int rows, const typename Staged<T>::element* left, int
 struct Tile {
     int begin, size;
 };
-inline int tile_count(int rows) { return (rows + tile_rows - 1) / tile_rows; }
-inline Tile tile_of(int rows, int index) {
-    int count = tile_count(rows), begin = rows * index / count;
+template <class T> inline int tile_count(int rows) { return (rows + tile_rows<T> - 1) / tile_rows<T>; }
+template <class T> inline Tile tile_of(int rows, int index) {
+    int count = tile_count<T>(rows), begin = rows * index / count;
     return {begin, rows * (index + 1) / count - begin};
 }
 

@@ -1,0 +1,43 @@
+"""``xllmc bench``: measurements, each a command."""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..runtime.artifact.reader import read_manifest
+from . import floors as floors_bench
+
+app = typer.Typer(help="Measure.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this machine and what runs on it."""
+
+
+@app.command()
+def floors(
+    rounds: Annotated[int, typer.Option(min=1, help="Times that limits and engine are measured, in turns.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of both.")] = os.cpu_count() or 1,
+    keep: Annotated[Path | None, typer.Option(help="Keep model and engine in this directory.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Write figures and versions to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Speed, load time and memory of a Qwen3-0.6B geometry (random weights, bf16) against the machine's own limits."""
+
+    def say(text: str) -> None:
+        if sys.stderr.isatty():
+            print(f"{text} ...", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory(prefix="xllmc-") as temporary:
+        directory = keep or Path(temporary)
+        measured = floors_bench.measure(directory, rounds, threads, say)
+        whole = floors_bench.record(measured, read_manifest(directory / "model.engine"))
+    if record:
+        record.write_text(json.dumps(whole, indent=1) + "\n")
+    print(json.dumps(whole) if as_json else floors_bench.report(measured))
