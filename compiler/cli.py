@@ -44,10 +44,13 @@ def compile_command(
         int | None, typer.Option(help="Invent weights from this seed; config.json is enough.")
     ] = None,
     jobs: Annotated[int, typer.Option(help="C++ compilers run at once.")] = 2,
+    skip_failed_pass: Annotated[
+        bool, typer.Option("--skip-failed-pass", help="Leave out a pass that fails its checks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Compile a Hugging Face model into an engine directory."""
-    options = CompileOptions(target, dtype, max_context, tuple(isa or ["all"]), random_weights, jobs)
+    options = CompileOptions(target, dtype, max_context, tuple(isa or ["all"]), random_weights, jobs, skip_failed_pass)
     with listening() as listener:
         result = compile_model(resolve_model(model), out, options, listener)
     if as_json:

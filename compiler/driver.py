@@ -14,7 +14,7 @@ from ..models.config import load_config
 from ..models.trace import TraceOptions, eos_token_ids, trace
 from ..passes.builtin import passes
 from ..runtime.artifact.dtypes import ITEM_BYTES
-from ..runtime.artifact.errors import CheckpointError, OptionError
+from ..runtime.artifact.errors import CheckpointError, OptionError, XllmcError
 from ..runtime.artifact.recipe import PANEL, Recipe, Tensor, evaluate
 from ..runtime.artifact.schema import (
     ABI_VERSION,
@@ -33,7 +33,7 @@ from .ir.program import Program, Weight
 from .ir.text import print_program
 from .ops.attention import PAGE_TOKENS
 from .options import DTYPES, CompileOptions
-from .pipeline import PassReport, run
+from .pipeline import PassError, PassReport, run
 from .target import BuildOptions, Bundle, Target
 from .weight_source import CheckpointSource, RandomSource, WeightSource
 
@@ -128,7 +128,13 @@ def compile_model(
         listener.passed(report)
         listener.advanced(1, report.name)
 
-    program, reports = run(program, pipeline, passed)
+    try:
+        program, reports = run(program, pipeline, passed, options.skip_failed_pass)
+    except PassError as error:
+        place = out.with_name(f"{out.name}.{error.name}.txt")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(error.reproducer)
+        raise XllmcError(f"{error}; both sides are in {place}, and --skip-failed-pass leaves the pass out") from error
     add_sampling(program)
     clock.lap("passes")
 

@@ -20,6 +20,8 @@ class CompileOptions:
     """Seed: invent weights instead of reading a checkpoint."""
     jobs: int = 2
     """C++ compilers run at once."""
+    skip_failed_pass: bool = False
+    """Leave a pass out that fails its checks, instead of stopping."""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

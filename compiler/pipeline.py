@@ -10,16 +10,18 @@ from ..runtime.artifact.schema import PassRecord
 from .check import compare
 from .ir.program import Program
 from .ir.region import Region
+from .ir.text import print_program
 from .ir.verify import VerificationError, verify
 
 
 class PassError(XllmcError):
     """A pass broke the program or changed its numbers. Names the pass and the site."""
 
-    def __init__(self, message: str, reproducer: str = "") -> None:
+    def __init__(self, message: str, name: str, before: str, site: str = "") -> None:
         super().__init__(message)
-        self.reproducer = reproducer
-        """Both sides of the replacement in text form."""
+        self.name = name
+        self.reproducer = f"{message}\n\n{site}\n\n{before}"
+        """The fault, both sides of the replacement, and the program before the pass, in text form."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,23 @@ class PassReport:
 
 
 def run(
-    program: Program, passes: Sequence[Pass], after: Callable[[PassReport, Program], None] | None = None
+    program: Program,
+    passes: Sequence[Pass],
+    after: Callable[[PassReport, Program], None] | None = None,
+    skip_failed: bool = False,
 ) -> tuple[Program, list[PassReport]]:
-    """Run the passes in order. The given program is not changed. ``after`` sees each report as it comes."""
+    """Run the passes in order. The given program is not changed. ``after`` sees each report as it comes.
+
+    A pass that fails stops the run with PassError; with ``skip_failed`` it is left out, and its report says so.
+    """
     reports = []
     for one in passes:
-        program, report = run_pass(program, one)
+        try:
+            program, report = run_pass(program, one)
+        except PassError as error:
+            if not skip_failed:
+                raise
+            report = skipped(program, one, error)
         reports.append(report)
         if after:
             after(report, program)
@@ -77,12 +90,14 @@ def run_pass(program: Program, one: Pass) -> tuple[Program, PassReport]:
     try:
         verify(work)
     except VerificationError as error:
-        raise PassError(f"pass {one.name} made an invalid program: {error}") from error
+        message = f"pass {one.name} made an invalid program: {error}"
+        raise PassError(message, one.name, print_program(program), print_program(work)) from error
     drop_unread_weights(work)
     ran = time.perf_counter()
     for region in regions.values():
         if mismatch := compare(region, work.constants, exact=one.numerics == "exact"):
-            raise PassError(f"pass {one.name} ({one.numerics}) changed results at {mismatch}", mismatch.reproducer)
+            message = f"pass {one.name} ({one.numerics}) changed results at {mismatch}"
+            raise PassError(message, one.name, print_program(program), mismatch.reproducer)
     checked = time.perf_counter()
     return work, PassReport(
         one.name,
@@ -95,6 +110,11 @@ def run_pass(program: Program, one: Pass) -> tuple[Program, PassReport]:
         ran - began,
         checked - ran,
     )
+
+
+def skipped(program: Program, one: Pass, error: PassError) -> PassReport:
+    misses = (f"skipped: {error}",)
+    return PassReport(one.name, one.stage, one.numerics, 0, misses, 0, len(program.forward.calls), 0.0, 0.0)
 
 
 def drop_unread_weights(program: Program) -> None:

@@ -41,12 +41,14 @@ def run(arguments: list[str]) -> int:
         if problem.name is None or problem.name.partition(".")[0] not in _COMPILE_EXTRA:
             raise
         return _fail(f"xllmc {arguments[0]} needs torch and transformers: pip install 'xllmc[compile]'")
-    except (KeyboardInterrupt, typer.Abort):
-        return _INTERRUPTED
     except BrokenPipeError:
         # Python would flush stdout once more at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as problem:  # a full disk, a directory that may not be written
+        return _fail(f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
 
 
 def _fail(message: str) -> int:

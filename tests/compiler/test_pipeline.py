@@ -61,7 +61,16 @@ def test_a_rewrite_that_changes_numbers_is_refused(fault):
     ) as caught:
         run_pass(before, Replace(op, change))
     assert " => " in caught.value.reproducer
+    assert text in caught.value.reproducer
     assert print_program(before) == text
+
+
+def test_a_failed_pass_can_be_left_out():
+    op, change = WRONG["another op"]
+    before = program(TEXT, ["w [16]"])
+    after, (report,) = run(before, [Replace(op, change)], skip_failed=True)
+    assert print_program(after) == print_program(before)
+    assert report.matches == 0 and report.near_misses[0].startswith("skipped: pass replace")
 
 
 def test_the_site_is_named_by_its_module():

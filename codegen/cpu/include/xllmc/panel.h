@@ -105,27 +105,13 @@ __attribute__((noinline)) void panel_tile(const typename Staged<T>::element* lef
 }
 
 // out[r][32] = left row r x panel, for 1..tile_rows<T> rows.
-template <class T>
+template <class T, int n = 1>
 inline void panel_product(int rows, const typename Staged<T>::element* left, int64_t stride, const void* panel,
                           int steps, float* out) {
-    switch (rows) {
-        case 1: return panel_tile<T, 1>(left, stride, panel, steps, out);
-        case 2: return panel_tile<T, 2>(left, stride, panel, steps, out);
-#if XLLMC_AVX512
-        case 3: return panel_tile<T, 3>(left, stride, panel, steps, out);
-        case 4: return panel_tile<T, 4>(left, stride, panel, steps, out);
-        case 5: return panel_tile<T, 5>(left, stride, panel, steps, out);
-        case 6: return panel_tile<T, 6>(left, stride, panel, steps, out);
-        case 7: return panel_tile<T, 7>(left, stride, panel, steps, out);
-        case 8: return panel_tile<T, 8>(left, stride, panel, steps, out);
-        case 9: return panel_tile<T, 9>(left, stride, panel, steps, out);
-        case 10: return panel_tile<T, 10>(left, stride, panel, steps, out);
-        case 11: return panel_tile<T, 11>(left, stride, panel, steps, out);
-        case 12: return panel_tile<T, 12>(left, stride, panel, steps, out);
-#else
-        case 3: if constexpr (tile_rows<T> == 3) return panel_tile<T, 3>(left, stride, panel, steps, out);
-#endif
+    if constexpr (n < tile_rows<T>) {
+        if (rows != n) return panel_product<T, n + 1>(rows, left, stride, panel, steps, out);
     }
+    panel_tile<T, n>(left, stride, panel, steps, out);
 }
 
 // Rows [begin, begin + size) of the `index`-th of the fewest, most even tiles that hold `rows`.
