@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -174,6 +175,7 @@ def summary(result: CompileResult, out: Path) -> dict:
         "engine": str(out),
         "model": result.manifest.model.model_dump(),
         "bytes": sum(f.bytes for f in result.manifest.files),
+        "estimate": asdict(result.estimate),
         "seconds": result.seconds,
         "passes": [
             {

@@ -89,6 +89,8 @@ class Silent:
 @dataclass(frozen=True)
 class CompileResult:
     manifest: Manifest
+    estimate: Estimate
+    """What was expected, to hold against what it took."""
     reports: tuple[PassReport, ...]
     seconds: dict[str, float]
     """By stage: trace, passes, kernels, weights."""
@@ -117,7 +119,8 @@ def compile_model(
     if isinstance(source, CheckpointSource):
         source.check(program)
     clock.lap("trace")
-    listener.estimated(estimate(program, options))
+    expected = estimate(program, options)
+    listener.estimated(expected)
 
     graphs = {"traced": print_program(program)}
     pipeline = (*passes(), *target.lowering_passes())
@@ -157,7 +160,7 @@ def compile_model(
                 "passes": [{"name": r.name, "seconds": r.seconds, "check_seconds": r.check_seconds} for r in reports],
             },
         )
-    return CompileResult(manifest, tuple(reports), clock.laps)
+    return CompileResult(manifest, expected, tuple(reports), clock.laps)
 
 
 def target_named(name: str) -> Target:
