@@ -6,38 +6,32 @@ arithmetic of products of many, whole steps of Qwen3-0.6B's shapes, and sampling
 
 import argparse
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+from ..codegen.cpu.toolchain import LEVELS, find_compiler
+from ..runtime.artifact.isa import supported_isas
 
 HERE = Path(__file__).parent
 INCLUDE = HERE.parent / "codegen/cpu/include"
 FLAGS = ["-std=c++20", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-pthread", "-w"]
-LEVELS = {
-    "x86-64-v4-bf16": ["-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"],
-    "x86-64-v4": ["-march=x86-64-v4"],
-    "x86-64-v3": ["-march=x86-64-v3"],
-}
 ELEMENTS = {"bf16": "xllmc::bf16", "f32": "float"}
 
 
 def build(directory: Path, level: str, dtype: str) -> Path:
     """The measuring program for an instruction set and an element type, compiled into ``directory``."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        sys.exit("cpu_kernels requires a C++ compiler, found none; install g++ or set CXX")
     program = directory / "cpu_kernels"
-    command = [compiler, *FLAGS, *LEVELS[level], f"-DXLLMC_BENCH_TYPE={ELEMENTS[dtype]}", f"-I{INCLUDE}"]
-    subprocess.run([*command, str(HERE / "cpu_kernels.cpp"), "-o", str(program)], check=True)
+    command = [*find_compiler().command, *FLAGS, *LEVELS[level], f"-DXLLMC_BENCH_TYPE={ELEMENTS[dtype]}"]
+    subprocess.run([*command, f"-I{INCLUDE}", str(HERE / "cpu_kernels.cpp"), "-o", str(program)], check=True)
     return program
 
 
 def main() -> None:
+    levels = supported_isas()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--isa", choices=LEVELS, default="x86-64-v4-bf16")
+    parser.add_argument("--isa", choices=levels, default=levels[-1])
     parser.add_argument("--dtype", choices=ELEMENTS, default="bf16")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

@@ -100,5 +100,5 @@ class Samples:
 
 
 def to_torch(tensor: recipes.Tensor) -> torch.Tensor:
-    values = torch.from_numpy(np.ascontiguousarray(tensor.values))
+    values = torch.from_numpy(np.array(tensor.values))  # a copy: checkpoints are mapped read-only
     return values.view(torch.bfloat16) if tensor.dtype == "bf16" else values

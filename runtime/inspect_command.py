@@ -23,10 +23,10 @@ def inspect_command(
 ) -> None:
     """Show what an engine is made of, and whether it is whole."""
     manifest = read_manifest(engine)
-    plan = read_plan(engine)
     if check:
         with _progress(sum(entry.bytes for entry in manifest.files)) as checked:
             check_files(engine, manifest, checked)
+    plan = read_plan(engine)
     text = _graph_text(engine, manifest, graph) if graph is not None else None
     if as_json:
         report: dict[str, Any] = manifest.model_dump(mode="json") | {"plan": _plan_counts(plan), "checked": check}

@@ -62,8 +62,8 @@ class Size:
 
 
 SIZES = {
-    "demo": Size(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=704, steps=2800, learning_rate=2e-3),
-    "draft": Size(hidden=128, layers=2, heads=2, kv_heads=1, intermediate=352, steps=2000, learning_rate=4e-3),
+    "demo": Size(hidden=256, layers=6, heads=4, kv_heads=2, intermediate=704, steps=2200, learning_rate=2e-3),
+    "draft": Size(hidden=128, layers=2, heads=2, kv_heads=1, intermediate=352, steps=1500, learning_rate=4e-3),
 }
 
 

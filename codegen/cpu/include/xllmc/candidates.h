@@ -1,7 +1,7 @@
 // Which candidates of a row remain after min_p, top_k and top_p: a threshold, found without sorting the vocabulary.
 //
 // KERNELS  find_cutoff, log_sum_kept
-// Chain    masses are whole numbers of 2^-40, so their sums have no order; ties go to the lower id.
+// Chain    masses are summed as whole numbers, so their sums have no order; ties go to the lower id.
 #pragma once
 #include <limits.h>
 
@@ -20,18 +20,15 @@ struct Cutoff {
     }
 };
 
-// Counts and masses of candidates by how far below the top they lie, so that only one bin has to be sorted.
+// The weight of the candidates by how far below the top they lie, so that only one bin has to be sorted.
 struct Histogram {
     static constexpr int bins = 2048;
-    static constexpr float bins_per_unit = 64;
-    int64_t count[bins];
-    uint64_t mass[bins];  // of exp(z - top), in 2^-40: whole numbers, so that their sums do not depend on the order
+    uint64_t weight[bins];
 
-    static int bin_of(float below_top) {
-        const float bin = below_top * bins_per_unit;
-        return bin < bins - 1 ? int(bin) : bins - 1;
+    // 64 bins a unit; the last one holds all that is further down.
+    static XLLMC_INLINE F16 bin_of(F16 z, float top) {
+        return floor(min((set1(top) - z) * set1(64.0f), set1(float(bins - 1))));
     }
-    static uint64_t mass_of(float probability) { return uint64_t(double(probability) * 0x1p40); }
 };
 
 struct Candidate {
@@ -68,83 +65,73 @@ struct Truncation {
     float top_p;
 };
 
+// Calls body(z, id, lanes that are kept) for every vector of candidates that `cutoff` keeps some of, in order.
+template <class Body> XLLMC_INLINE void for_kept(const float* z, const Cutoff& cutoff, int64_t V, Body body) {
+    for_vocabulary(V, [&](int64_t i, int n) {
+        const F16 v = logits_at(z, i, n);
+        const uint32_t kept = bits_of(cutoff.keeps(v, i)) & bits_of(greater(v, set1(-INFINITY)));
+        if (kept) body(v, i, kept);
+    });
+}
+
+// Whole numbers of 2^-40, so that their sums do not depend on the order.
+XLLMC_INLINE void masses_of(F16 z, float top, int64_t* out) {
+    alignas(64) float probability[lanes];
+    store(probability, exp(z - set1(top)));
+    for (int i = 0; i < lanes; i++) out[i] = int64_t(double(probability[i]) * 0x1p40);
+}
+
+// The cutoff behind the best of the candidates kept so far, whose weights first reach a bound. A candidate weighs 1 and
+// the bound is `amount`, or (by_mass) its probability and the bound is the share `amount` of what all of them weigh.
+template <bool by_mass>
+inline Cutoff best_within(double amount, const Cutoff& cutoff, const float* z, float top, Histogram& histogram,
+                          Candidate* candidates, int64_t V) {
+    memset(&histogram, 0, sizeof histogram);
+    for_kept(z, cutoff, V, [&](F16 v, int64_t, uint32_t kept) {
+        alignas(64) int32_t bin[lanes];
+        int64_t mass[lanes];
+        store(bin, to_int(Histogram::bin_of(v, top)));
+        if constexpr (by_mass) masses_of(v, top, mass);
+        for (; kept; kept &= kept - 1) {
+            const int lane = __builtin_ctz(kept);
+            histogram.weight[bin[lane]] += by_mass ? uint64_t(mass[lane]) : 1;
+        }
+    });
+    if constexpr (by_mass) {
+        uint64_t total = 0;
+        for (uint64_t weight : histogram.weight) total += weight;
+        amount = ::ceil(amount * double(total));
+    }
+    uint64_t left = amount < 1 ? 1 : uint64_t(amount);  // the best candidate is always kept
+    int bin = 0;
+    for (; bin < Histogram::bins && histogram.weight[bin] < left; bin++) left -= histogram.weight[bin];
+    if (bin == Histogram::bins) return cutoff;  // all together do not reach the bound
+
+    int64_t count = 0;
+    for_kept(z, cutoff, V, [&](F16 v, int64_t first_id, uint32_t kept) {
+        kept &= bits_of(equal(Histogram::bin_of(v, top), set1(float(bin))));
+        for (; kept; kept &= kept - 1) {
+            const int64_t id = first_id + __builtin_ctz(kept);
+            candidates[count++] = {z[id], int32_t(id)};
+        }
+    });
+    sort(candidates, count);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t mass[lanes] = {1};
+        if constexpr (by_mass) masses_of(set1(candidates[i].value), top, mass);
+        if (uint64_t(mass[0]) >= left) return {candidates[i].value, candidates[i].id};
+        left -= uint64_t(mass[0]);
+    }
+    return cutoff;
+}
+
 // z[V]: adjusted logits / temperature, of which `top` is the largest. `candidates` [V] is scratch memory.
 inline Cutoff find_cutoff(const Truncation& row, const float* z, float top, Histogram& histogram, Candidate* candidates,
                           int64_t V) {
     Cutoff cutoff{row.min_p > 0 ? top + logf(row.min_p) : -INFINITY, INT32_MAX};
-    const bool by_count = row.top_k > 0 && row.top_k < V, by_mass = row.top_p < 1;
-    if (!by_count && !by_mass) return cutoff;
-
-    memset(&histogram, 0, sizeof histogram);
-    for_vocabulary(V, [&](int64_t i, int n) {
-        const F16 v = logits_at(z, i, n);
-        uint32_t kept = bits_of(greater_equal(v, set1(cutoff.value))) & bits_of(greater(v, set1(-INFINITY)));
-        if (!kept) return;
-        alignas(64) float below[lanes], probability[lanes];
-        store(below, set1(top) - v), store(probability, exp(v - set1(top)));
-        for (; kept; kept &= kept - 1) {
-            const int lane = __builtin_ctz(kept), bin = Histogram::bin_of(below[lane]);
-            histogram.count[bin]++;
-            histogram.mass[bin] += Histogram::mass_of(probability[lane]);
-        }
-    });
-    // The candidates of one bin, best first.
-    auto sorted_bin = [&](int bin) {
-        int64_t count = 0;
-        const float from = float(bin) / Histogram::bins_per_unit;
-        const float to = bin == Histogram::bins - 1 ? INFINITY : float(bin + 1) / Histogram::bins_per_unit;
-        for_vocabulary(V, [&](int64_t i, int n) {
-            const F16 v = logits_at(z, i, n), below = set1(top) - v;
-            uint32_t kept = bits_of(greater_equal(v, set1(cutoff.value))) & bits_of(greater(v, set1(-INFINITY))) &
-                            bits_of(greater_equal(below, set1(from))) & bits_of(less(below, set1(to)));
-            for (; kept; kept &= kept - 1) {
-                const int64_t id = i + __builtin_ctz(kept);
-                candidates[count++] = {z[id], int32_t(id)};
-            }
-        });
-        sort(candidates, count);
-        return count;
-    };
-    auto mass_at = [&](int64_t i) {
-        alignas(64) float probability[lanes];
-        store(probability, exp(set1(candidates[i].value) - set1(top)));
-        return Histogram::mass_of(probability[0]);
-    };
-    uint64_t total = 0;
-    if (by_count) {
-        int64_t left = row.top_k;
-        int bin = 0;
-        for (; bin < Histogram::bins && histogram.count[bin] < left; bin++) {
-            left -= histogram.count[bin];
-            total += histogram.mass[bin];
-        }
-        if (bin < Histogram::bins) {  // else there are fewer than k
-            sorted_bin(bin);
-            for (int64_t i = 0; i < left; i++) total += mass_at(i);
-            cutoff = {candidates[left - 1].value, candidates[left - 1].id};
-        }
-    } else {
-        for (uint64_t mass : histogram.mass) total += mass;
-    }
-    if (by_mass) {
-        // At least one whole unit, so that the best candidate is always kept.
-        double wanted = double(row.top_p) * double(total);
-        uint64_t left = wanted < 1 ? 1 : uint64_t(wanted);
-        int bin = 0;
-        for (; bin < Histogram::bins && histogram.mass[bin] < left; bin++) left -= histogram.mass[bin];
-        if (bin < Histogram::bins) {
-            const int64_t count = sorted_bin(bin);
-            for (int64_t i = 0; i < count; i++) {
-                const uint64_t mass = mass_at(i);
-                if (mass >= left) {
-                    const Candidate& last = candidates[i];
-                    if (last.before({cutoff.value, cutoff.id})) cutoff = {last.value, last.id};
-                    break;
-                }
-                left -= mass;
-            }
-        }
-    }
+    if (row.top_k > 0 && row.top_k < V)
+        cutoff = best_within<false>(row.top_k, cutoff, z, top, histogram, candidates, V);
+    if (row.top_p < 1) cutoff = best_within<true>(row.top_p, cutoff, z, top, histogram, candidates, V);
     return cutoff;
 }
 
