@@ -4,20 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoConfig
-from xllmc.compiler.ir.interpret import run_function
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.verify import symbols_of, verify
-from xllmc.compiler.ops.attention import PAGE_TOKENS, PagedCache
-from xllmc.compiler.samples import to_torch
 from xllmc.compiler.weight_source import CheckpointSource
 from xllmc.models.config import load_config
 from xllmc.models.trace import TraceOptions, trace
 from xllmc.runtime.artifact.errors import CheckpointError
-from xllmc.runtime.artifact.recipe import evaluate
 
 from tests.checkpoints import FAMILIES, probe_tokens, reference_logits, relative_difference
+from tests.interpreting import interpreted_logits
 
 LENGTH = 40
 SMALL = {
@@ -35,30 +31,9 @@ def traced(directory: Path) -> tuple[Program, CheckpointSource]:
 def test_the_traced_graph_interpreted_is_the_model(family, checkpoint):
     program, source = traced(checkpoint(family))
     verify(program)
-
-    def weight(name: str) -> torch.Tensor:
-        def read(leaf):
-            return program.constants[leaf.attribute("name")] if leaf.op == "constant" else source.read(leaf)
-
-        return to_torch(evaluate(program.weights[name].recipe, read))
-
     tokens = probe_tokens(LENGTH)
-    order = torch.arange(LENGTH, dtype=torch.int32)
-    inputs = {
-        "token_ids": torch.tensor(tokens, dtype=torch.int32),
-        "positions": order,
-        "logit_rows": order,
-        "query_starts": torch.tensor([0, LENGTH], dtype=torch.int32),
-    }
-    pages = -(-LENGTH // PAGE_TOKENS)
-    for group in program.groups:
-        inputs[f"slots.{group.index}"] = order
-        inputs[f"block_table.{group.index}"] = torch.arange(pages, dtype=torch.int32)[None]
-    for name, kind in program.states.items():
-        shape = (pages * PAGE_TOKENS, kind.kv_heads)
-        inputs[name] = PagedCache(torch.zeros(*shape, kind.key_dim), torch.zeros(*shape, kind.value_dim))
-    logits = run_function(program.forward, inputs, weight)["logits"]
-    assert relative_difference(logits.numpy(), reference_logits(checkpoint(family), tokens)) < 1e-5
+    logits = interpreted_logits(program, source, tokens, program.constants.__getitem__)
+    assert relative_difference(logits, reference_logits(checkpoint(family), tokens)) < 1e-5
 
 
 def test_symbols_stay_general(checkpoint):
