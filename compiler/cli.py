@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..models.config import VERIFIED_FAMILIES
 from ..models.hub import resolve_model
 from ..runtime.artifact.errors import CheckpointError
 from ..runtime.engine import Engine
@@ -60,6 +61,9 @@ def compile_command(
     console = Console()
     console.print(pass_table(result))
     console.print(closing_line(result, out), highlight=False)
+    if result.manifest.model.family not in VERIFIED_FAMILIES:
+        tested = ", ".join(VERIFIED_FAMILIES)
+        print(f"note: {result.manifest.model.family} is not among the families tested here ({tested})", file=sys.stderr)
 
 
 def demo_command(

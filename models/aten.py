@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..compiler.ir.types import DTYPE_NAMES
 from ..runtime.artifact.errors import CheckpointError
 from .importer import Imported, Importer
 
@@ -292,7 +291,3 @@ def _layer_norm(importer: Importer, node: fx.Node) -> Imported:
     return Imported(
         importer.emit("layer_norm", x.node, weight.node, bias.node, eps=float(argument(node, 4, "eps", 1e-5))), x.axes
     )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    return DTYPE_NAMES[dtype]

@@ -5,14 +5,14 @@ copy, through a ``Rewriter`` that remembers every replacement it makes, so that 
 what stood there before. A pass that only reorders or annotates replaces nothing and is exact.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import fx
 
 from ..compiler.ir.op import Op
-from ..compiler.ir.program import Function, Program, Weight, emit, emit_weight
+from ..compiler.ir.program import Function, Program, Weight, emit, emit_weight, mutates_state
 from ..compiler.ir.region import Region, extract
 from ..compiler.ops import OPS
 
@@ -90,14 +90,14 @@ class Rewriter:
         for old, new in replacements.items():
             order = {n: i for i, n in enumerate(self.graph.nodes)}
             old.replace_all_uses_with(new, delete_user_cb=lambda user, new=new, order=order: order[user] > order[new])
-            if _changes_state(old) and old is not new:
+            if mutates_state(old) and old is not new:
                 self.graph.erase_node(old)
 
     def erase_dead(self) -> int:
         """Remove calls that nothing reads; a call that changes a state stays. Returns how many went."""
         count = 0
         for node in reversed(list(self.graph.nodes)):
-            if node.op in ("call_function", "get_attr") and not node.users and not _changes_state(node):
+            if node.op in ("call_function", "get_attr") and not node.users and not mutates_state(node):
                 self.graph.erase_node(node)
                 count += node.op == "call_function"
         return count
@@ -105,11 +105,3 @@ class Rewriter:
     def calls(self, *names: str) -> list[fx.Node]:
         """The calls of the named ops, in order (all calls where none is named)."""
         return [n for n in self.function.calls if not names or n.target.name in names]
-
-
-def _changes_state(node: fx.Node) -> bool:
-    return isinstance(node.target, Op) and node.target.traits.mutates is not None
-
-
-def only_used_by(node: fx.Node, users: Iterable[fx.Node]) -> bool:
-    return set(node.users) <= set(users)

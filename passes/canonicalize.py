@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import fx
 
-from ..compiler.ir.program import is_call, type_of
+from ..compiler.ir.program import is_call, mutates_state, type_of
 from ..compiler.ir.text import print_value
-from .api import Pass, Report, Rewriter, Stage, _changes_state
+from .api import Pass, Report, Rewriter, Stage
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Canonicalize(Pass):
                 if same is None:
                     key = f"{node.target.name}({', '.join(map(print_value, node.args))}; {node.kwargs})"
                     known = seen.setdefault(key, node)
-                    same = known if known is not node and not _changes_state(node) else None
+                    same = known if known is not node and not mutates_state(node) else None
                 if same is not None:
                     rewriter.replace({node: same})
                     rewriter.graph.erase_node(node)

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from ...compiler.ir.dims import Dim, Size, product
-from ...compiler.ir.op import Op
-from ...compiler.ir.program import type_of
+from ...compiler.ir.program import mutates_state, type_of
 from ...compiler.ir.types import PagedType, TensorType
 from ...compiler.memory import Value, source_of
 from ...runtime.artifact.schema import Integer, Operand, Pointer, Real, Scalar
@@ -47,6 +46,8 @@ class KernelCall:
             return
         kind = type_of(node)
         if isinstance(kind, PagedType):
+            if kind.key_dim % 2:
+                raise ValueError(f"attention on the CPU requires an even head size, got {kind.key_dim}")
             self._operand(Pointer(kind="state", name=state_name(node)), "a[{}].p")
         else:
             self._operand(self._pointer(node), f"static_cast<{self.ctype(node)}*>(a[{{}}].p)")
@@ -110,7 +111,7 @@ def state_name(node: fx.Node) -> str:
     while node.op != "placeholder":
         source = source_of(node)
         call = source.node if isinstance(source, Value) else source
-        assert isinstance(call.target, Op) and call.target.traits.mutates is not None
+        assert mutates_state(call), call
         node = call.args[call.target.traits.mutates]
     return str(node.target)
 

@@ -17,8 +17,6 @@ class Traits:
     """The result has its operand's bytes under another shape."""
     mutates: int | None = None
     """The position of the state operand that it changes; the changed state is (the last) part of its result."""
-    opaque: bool = False
-    """Belongs to lowering: no pass looks inside."""
 
 
 @dataclass(frozen=True)

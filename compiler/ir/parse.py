@@ -81,7 +81,7 @@ class Parser:
         self.expect("func")
         name = self.take("name")
         graph = fx.Graph()
-        values = self.inputs(graph, weights_of=program)
+        values = self.inputs(graph)
         self.expect("->", "(")
         results = [self.take("name")]
         while self.accept(","):
@@ -90,7 +90,7 @@ class Parser:
         self.statements(graph, values, program)
         return Function(name, graph, tuple(results))
 
-    def inputs(self, graph: fx.Graph, weights_of: Program | None = None) -> dict[str, fx.Node]:
+    def inputs(self, graph: fx.Graph) -> dict[str, fx.Node]:
         values: dict[str, fx.Node] = {}
         self.expect("(")
         while not self.accept(")"):

@@ -1,7 +1,7 @@
 """A program: FX graphs of ops, the weights and states they use, and the facts of the model they came from."""
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
@@ -71,7 +71,6 @@ class Program:
     """Arrays (``recipe.Tensor``) that ``Recipe.constant`` leaves name."""
     groups: tuple[Group, ...] = ()
     stage: str = "traced"
-    notes: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> "Program":
         """A deep copy of the graphs; types, weights and constants are immutable and shared."""
@@ -84,17 +83,7 @@ class Program:
             for old, new in mapping.items():
                 new.meta = copy.copy(old.meta)
             functions[name] = Function(name, graph, function.results)
-        return replace(
-            self,
-            functions=functions,
-            weights=dict(self.weights),
-            constants=dict(self.constants),
-            notes=dict(self.notes),
-        )
-
-    def replace_with(self, other: "Program") -> None:
-        """Become ``other`` (used to commit a transaction)."""
-        self.__dict__.update(other.__dict__)
+        return replace(self, functions=functions, weights=dict(self.weights), constants=dict(self.constants))
 
     @property
     def forward(self) -> Function:
@@ -125,6 +114,11 @@ def is_call(value: Any, *names: str) -> bool:
         and isinstance(value.target, Op)
         and value.target.name in names
     )
+
+
+def mutates_state(node: fx.Node) -> bool:
+    """Whether ``node`` is a call that changes a state."""
+    return isinstance(node.target, Op) and node.target.traits.mutates is not None
 
 
 def is_weight(value: Any) -> bool:

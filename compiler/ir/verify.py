@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import fx
 
 from .op import Op
-from .program import Function, Program, retype
+from .program import Function, Program, mutates_state, retype
 from .types import PagedType, TensorType, TupleType
 
 GROUPED_STAGE = "lowered"
@@ -92,9 +92,7 @@ def _state_faults(function: Function) -> Iterator[str]:
 
 def changes_state(user: fx.Node, state: fx.Node) -> bool:
     """Whether ``user`` is a call that changes ``state``."""
-    if user.op != "call_function" or not isinstance(user.target, Op) or user.target.traits.mutates is None:
-        return False
-    return user.args[user.target.traits.mutates] is state
+    return mutates_state(user) and user.args[user.target.traits.mutates] is state
 
 
 def symbols_of(program: Program) -> set[str]:

@@ -33,7 +33,7 @@ def _(logits: TensorType, targets: TensorType) -> Cost:
     return traffic([logits, targets], targets, flops=4 * elements(logits))
 
 
-@op("sample", Traits(opaque=True), ROUNDED)
+@op("sample", tolerance=ROUNDED)
 def sample(
     logits: Tensor, rows: Tensor, history: Tensor, bias_ids: Tensor, bias_values: Tensor, bitmask: Tensor
 ) -> tuple[Tensor, ...]:
