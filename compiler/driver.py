@@ -188,7 +188,7 @@ def estimate(program: Program, options: CompileOptions) -> Estimate:
     largest = max(sizes, default=0)
     levels = 3 if "all" in options.isa else len(options.isa)
     rate = 4e8 if options.random_weights is None else 1e8
-    seconds = 2 + 0.15 * program.facts.layers + 12 * levels + sum(sizes) / rate
+    seconds = 1.5 + 0.35 * program.facts.layers + 3 * levels + sum(sizes) / rate
     return Estimate(sum(sizes) + (20 << 20), (700 << 20) + 3 * largest, seconds)
 
 

@@ -51,6 +51,15 @@ def test_the_readme_runs(folder: Path):
             subprocess.run(["bash", "-euo", "pipefail", "-c", dry], check=True, cwd=folder, env=environment)
 
 
+def test_the_graph_that_the_readme_shows_is_the_compilers(folder: Path):
+    """Runs after the blocks, which compile build/draft.engine."""
+    graph = (folder / "build" / "draft.engine" / "graph" / "fused.txt").read_text()
+    shown = re.search(r"^```text\n(%.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    for statement in re.sub(r"\s*\\\n\s*", " ", shown[1]).splitlines():
+        assert statement in graph
+
+
 def test_every_make_target_of_the_readme_is_in_the_makefile():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))
