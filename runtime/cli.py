@@ -15,6 +15,7 @@ _COMMANDS = {
     "inspect": ("xllmc.runtime.inspect_command", "inspect_command", "Show what an engine is made of."),
     "compile": ("xllmc.compiler.cli", "compile_command", "Compile a Hugging Face model to an engine."),
     "demo": ("xllmc.compiler.cli", "demo_command", "Compile the bundled model and let it write."),
+    "rebuild": ("xllmc.codegen.cpu.rebuild", "rebuild_command", "Build an engine's kernels again from its sources."),
     "bench": ("xllmc.bench.cli", "app", "Measure."),
 }
 """Name to module, what it offers (a function, or a Typer app), and the help line shown without importing it."""

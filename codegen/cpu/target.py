@@ -11,9 +11,7 @@ from ...passes.group_loops import GroupLoops
 from ...passes.pack_weights import PackWeights
 from ...runtime.artifact.version import xllmc_version
 from .lower import lower
-from .toolchain import build, choose_levels, find_compiler
-
-SOURCE = "kernels.cpp"
+from .toolchain import SOURCE, build, choose_levels, find_compiler
 
 
 class CpuTarget:

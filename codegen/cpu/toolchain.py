@@ -23,6 +23,9 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "x86-64-v4-bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"),
 }
 
+SOURCE = "kernels.cpp"
+"""The generated source, in an engine's ``kernels`` folder beside ``include``."""
+
 FLAGS = [
     "-std=c++20",
     "-O3",

@@ -41,7 +41,7 @@ RULES: dict[str, tuple[str, ...]] = {
 }
 """Package or module to what it may import of ours. The longest name that fits a module rules it."""
 
-BY_NAME: dict[str, tuple[str, ...]] = {"runtime.cli": ("compiler.cli", "bench.cli")}
+BY_NAME: dict[str, tuple[str, ...]] = {"runtime.cli": ("compiler.cli", "codegen.cpu.rebuild", "bench.cli")}
 """What a module may further name in a string, to import it on demand: commands that a serving machine may lack."""
 
 OURS = re.compile(rf"xllmc\.({'|'.join(ROOMS)})(\.\w+)*")
