@@ -31,6 +31,7 @@ from .functions import add_sampling
 from .ir.dims import whole
 from .ir.program import Program, Weight
 from .ir.text import print_program
+from .ir.verify import VerificationError, verify
 from .ops.attention import PAGE_TOKENS
 from .options import DTYPES, CompileOptions
 from .pipeline import PassError, PassReport, run
@@ -116,6 +117,7 @@ def compile_model(
     listener.stage("trace", 1)
     trace_options = TraceOptions(DTYPES[options.dtype], options.max_context)
     program = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))
+    verify_made(program, "the traced model")
     if isinstance(source, CheckpointSource):
         source.check(program)
     clock.lap("trace")
@@ -139,6 +141,7 @@ def compile_model(
         place.write_text(error.reproducer)
         raise XllmcError(f"{error}; both sides are in {place}, and --skip-failed-pass leaves the pass out") from error
     add_sampling(program)
+    verify_made(program, "the sampling functions")
     clock.lap("passes")
 
     with tempfile.TemporaryDirectory(prefix="xllmc-") as work, write_engine(out) as writer:
@@ -163,6 +166,16 @@ def compile_model(
     return CompileResult(manifest, expected, tuple(reports), clock.laps)
 
 
+def verify_made(program: Program, what: str) -> None:
+    """Passes are checked by the pipeline; this is for what is made outside of it."""
+    try:
+        verify(program)
+    except VerificationError as error:
+        raise XllmcError(
+            f"{what} of {program.facts.family} came out invalid, which is a fault of xllmc: {error}"
+        ) from error
+
+
 def target_named(name: str) -> Target:
     if name not in TARGETS:
         raise OptionError(f"--target must be one of {', '.join(TARGETS)}, got {name!r}")
@@ -183,7 +196,7 @@ class Clock:
 
 
 def estimate(program: Program, options: CompileOptions) -> Estimate:
-    """Sizes are exact sums; times are of the two-core machine that ``bench/results`` names."""
+    """Of the traced program, before packing pads it; times are of the two-core machine that ``bench/results`` names."""
     sizes = [bytes_of(w) for w in program.weights.values()]
     largest = max(sizes, default=0)
     levels = 3 if "all" in options.isa else len(options.isa)

@@ -2,8 +2,9 @@
 
 from torch import fx
 
+from ..runtime.artifact.errors import XllmcError
 from .ir.dims import symbol
-from .ir.program import Function, Program, emit
+from .ir.program import Function, Program, emit, type_of
 from .ir.types import TensorType
 from .ops import OPS
 
@@ -16,8 +17,13 @@ ANY = symbol("N")
 
 def add_sampling(program: Program) -> None:
     """Add ``sample`` and ``score``, which read the logits that ``forward`` left."""
-    rows, vocabulary = symbol("R"), program.facts.vocab_size
-    logits = TensorType("f32", (rows, vocabulary))
+    rows = symbol("R")
+    (output,) = program.forward.outputs
+    logits = type_of(output)
+    if logits != TensorType("f32", (rows, program.facts.vocab_size)):
+        raise XllmcError(
+            f"sampling requires logits f32[R, {program.facts.vocab_size}], got {logits}; widen-logits makes them so"
+        )
     sample_inputs: dict[str, TensorType] = {
         "logits": logits,
         "rows": TensorType("u8", (rows, SAMPLING_ROW_BYTES)),

@@ -51,7 +51,7 @@ class MemoryPlan:
 def source_of(node: fx.Node) -> Value | fx.Node:
     """The value whose bytes ``node`` is: behind views; a function input, weight or state stands for itself."""
     index = -1
-    while is_call(node, "reshape", "get"):
+    while isinstance(node.target, Op) and node.target.traits.view:
         if is_call(node, "get"):
             index = node.kwargs["index"]
         node = node.args[0]
@@ -87,9 +87,9 @@ def live_ranges(function: Function) -> list[Range]:
     results = {source_of(o) for o in function.outputs}
     ranges = []
     for node in function.calls:
-        if is_call(node, "reshape", "get"):
-            continue
         assert isinstance(node.target, Op)
+        if node.target.traits.view:
+            continue
         kinds = type_of(node).items if isinstance(type_of(node), TupleType) else (type_of(node),)
         for index, kind in enumerate(kinds):
             if not isinstance(kind, TensorType):

@@ -79,14 +79,17 @@ def run_pass(program: Program, one: Pass) -> tuple[Program, PassReport]:
     matches = 0
     misses: list[str] = []
     regions: dict[str, Region] = {}
-    for function in work.functions.values():
-        rewriter = Rewriter(work, function)
-        report = one.run(rewriter)
-        matches += report.matches
-        misses += report.near_misses
-        regions |= rewriter.regions
-    if STAGES.index(one.stage) >= STAGES.index(work.stage) if work.stage in STAGES else True:
-        work.stage = one.stage
+    try:
+        for function in work.functions.values():
+            rewriter = Rewriter(work, function)
+            report = one.run(rewriter)
+            matches += report.matches
+            misses += report.near_misses
+            regions |= rewriter.regions
+    except Exception as error:  # a pass is foreign code: whatever it raises is its fault, by name
+        message = f"pass {one.name} failed: {type(error).__name__}: {error}"
+        raise PassError(message, one.name, print_program(program)) from error
+    work.stage = max(work.stage, one.stage, key=STAGES.index)
     try:
         verify(work)
     except VerificationError as error:

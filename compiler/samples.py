@@ -23,6 +23,7 @@ STEP = {
     "slots": [0, 1, 2, 2 * PAGE_TOKENS, 2 * PAGE_TOKENS + 1],
     "block_table": [[0, 3], [1, 2]],
 }
+FAR = [0, 7, 1000, 32_767, 131_071]
 PAGES = 4
 
 LARGEST_DRAW = 1_000_003
@@ -43,17 +44,21 @@ def shape_of(kind: TensorType) -> tuple[int, ...]:
 
 
 class Samples:
-    """Deterministic values for graph inputs, by seed. ``infinite`` strews in -inf."""
+    """Deterministic values for graph inputs, by seed.
 
-    def __init__(self, seed: int = 0, infinite: bool = False) -> None:
+    ``infinite`` strews in -inf; ``far`` puts tokens at positions a long context has, for graphs without a cache.
+    """
+
+    def __init__(self, seed: int = 0, infinite: bool = False, far: bool = False) -> None:
         self.seed = seed
         self.infinite = infinite
+        self.far = far
 
     def generator(self, name: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     def step_input(self, name: str, kind: TensorType) -> torch.Tensor | None:
-        values = STEP.get(name.split(".")[0])
+        values = FAR if self.far and name == "positions" else STEP.get(name.split(".")[0])
         return None if values is None else torch.tensor(values, dtype=kind.torch_dtype)
 
     def state(self, name: str, kind: PagedType) -> PagedCache:

@@ -257,6 +257,8 @@ def _linear(importer: Importer, node: fx.Node) -> Imported:
 @handles("addmm.default")
 def _addmm(importer: Importer, node: fx.Node) -> Imported:
     bias, x, weight = (importer.value(a) for a in node.args[:3])
+    if node.kwargs.get("beta", 1) != 1 or node.kwargs.get("alpha", 1) != 1:
+        raise CheckpointError(f"addmm with beta or alpha in {importer.where} has no import rule")
     turned = Imported(importer.emit("permute", weight.node, axes=(1, 0)), weight.axes)
     return matrix_product(importer, x, turned, bias)
 

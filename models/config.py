@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
@@ -18,11 +19,8 @@ def load_config(model_dir: Path) -> PretrainedConfig:
     path = model_dir / "config.json"
     if not path.is_file():
         raise CheckpointError(f"a model directory requires config.json, found none in {model_dir}")
-    try:
-        raw = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
-    family = raw.get("model_type") if isinstance(raw, dict) else None
+    raw = read_json_object(path)
+    family = raw.get("model_type")
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise CheckpointError(
             f"unknown architecture: config.json must name a causal language model that transformers knows, "
@@ -37,6 +35,17 @@ def load_config(model_dir: Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
     except (ValueError, TypeError, KeyError, OSError, StrictDataclassError) as error:
         raise CheckpointError(f"{path} is not a valid {family} configuration: {first_line(error)}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; CheckpointError where it holds none."""
+    try:
+        value = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
 
 
 def first_line(error: Exception) -> str:

@@ -76,9 +76,18 @@ class Importer:
                 f"models/aten.py, and where it is a new computation an op in compiler/ops, are missing"
             )
         try:
-            return handler(self, node)
+            return self.checked(node, handler(self, node))
         except TypeError as error:
             raise CheckpointError(f"cannot import {name} in {self.where}: {error}") from error
+
+    def checked(self, node: fx.Node, value: Any) -> Any:
+        """``value``, if the axes it keeps have the sizes that the trace recorded."""
+        if isinstance(value, Imported):
+            shape = self.shape(node)
+            expected = tuple(shape[a] if type_of(value.node).shape[i] != 1 else 1 for i, a in enumerate(value.axes))
+            if value.type.shape != expected:
+                raise TypeError(f"it became {value.type} on axes {value.axes} of {list(map(str, shape))}")
+        return value
 
     def inline(self, node: fx.Node) -> Any:
         submodule = self.values[node.args[1]]
@@ -138,10 +147,6 @@ class Importer:
             raise CheckpointError(f"cannot view {value.type} as {list(map(str, shape))} in {self.where}")
         axes = tuple(i for i, s in enumerate(shape) if s != 1)
         return Imported(self.reshape(value.node, tuple(shape[i] for i in axes)), axes)
-
-    def materialised(self, value: Imported, shape: tuple[Size, ...]) -> fx.Node:
-        """The value as a tensor of exactly ``shape``; refuses values that broadcasting would have to repeat."""
-        return self.reshape(value.node, shape)
 
 
 def strip(graph: fx.Graph) -> None:

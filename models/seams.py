@@ -4,6 +4,7 @@
 by accident: all mixing goes through the attention seam, where queries, keys and values arrive as [T, heads, 1, dim].
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -49,7 +50,28 @@ def _attention_seam(
     return torch.ops.xllmc.attention(q, k, v, layer, float(scale), int(window or 0), float(softcap or 0.0)), None
 
 
-def register() -> None:
-    """Make ``attn_implementation="xllmc"`` known to transformers."""
+class Masks:
+    """The masks that a model asked for while it was traced: plain causal ones, or local to so many positions."""
+
+    def __init__(self) -> None:
+        self.local_sizes: set[int] = set()
+
+    def __call__(self, *args: Any, local_size: int | None = None, **options: Any) -> None:
+        if local_size is not None:
+            self.local_sizes.add(int(local_size))
+
+    def require_windows(self, windows: Iterable[int], family: str) -> None:
+        """Refuse a local mask that no attention was given as its window: one of chunks, say."""
+        if missing := self.local_sizes - set(windows):
+            raise CheckpointError(
+                f"{family} masks attention locally (to {sorted(missing)} positions) without a sliding window, "
+                "which is not supported yet"
+            )
+
+
+def register() -> Masks:
+    """Make ``attn_implementation="xllmc"`` known to transformers; returns the log of the masks it will be asked for."""
+    masks = Masks()
     AttentionInterface.register(SEAM, _attention_seam)
-    AttentionMaskInterface.register(SEAM, lambda *args, **options: None)
+    AttentionMaskInterface.register(SEAM, masks)
+    return masks

@@ -4,7 +4,7 @@ Nothing of the model's size is allocated: parameters have shapes only, and buffe
 (rotary frequencies) are computed once, as constants.
 """
 
-import json
+import copy
 import logging
 import warnings
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from ..runtime.artifact.errors import CheckpointError
 from ..runtime.artifact.recipe import Recipe, Tensor
 from ..runtime.artifact.schema import ModelFacts
 from . import seams
-from .config import first_line
+from .config import first_line, read_json_object
 from .importer import Imported, Importer, strip
 from .sources import checkpoint_names
 
@@ -46,11 +46,14 @@ def trace(
 
     ``available``: names of the checkpoint's tensors, so that recipes name them; None for a model without checkpoint.
     """
-    seams.register()
+    masks = seams.register()
+    config = copy.deepcopy(config)  # transformers writes the chosen attention into it
     model = meta_model(config, options.dtype)
     exported = export(model)
     names = checkpoint_names(model, available)
-    return _Tracer(model, exported, names, config, options, eos).program()
+    program = _Tracer(model, exported, names, config, options, eos).program()
+    masks.require_windows((g.window for g in program.groups if g.window), config.model_type)
+    return program
 
 
 def meta_model(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
@@ -211,7 +214,7 @@ class _Tracer:
         tokens = symbol("T")
 
         def heads(value: Imported, traced: fx.Node) -> fx.Node:
-            return importer.materialised(value, (tokens, *(int(traced.meta["val"].shape[i]) for i in (1, 3))))
+            return importer.reshape(value.node, (tokens, *(int(traced.meta["val"].shape[i]) for i in (1, 3))))
 
         q, k, v = (heads(value, traced) for value, traced in zip((q, k, v), node.args[:3], strict=True))
         state = self.inputs[f"kv.{layer}"]
@@ -274,9 +277,11 @@ def eos_token_ids(model_dir: Path, config: PretrainedConfig) -> tuple[int, ...]:
     path = model_dir / "generation_config.json"
     value = getattr(config, "eos_token_id", None)
     if path.is_file():
-        value = json.loads(path.read_text()).get("eos_token_id", value)
-    ids = value if isinstance(value, list | tuple) else [value]
-    return tuple(int(i) for i in ids if i is not None)
+        value = read_json_object(path).get("eos_token_id", value)
+    ids = [i for i in (value if isinstance(value, list | tuple) else [value]) if i is not None]
+    if not all(isinstance(i, int) for i in ids):
+        raise CheckpointError(f"eos_token_id must be a token id or a list of them, got {value!r} in {model_dir}")
+    return tuple(ids)
 
 
 __all__ = ["TraceOptions", "eos_token_ids", "trace"]

@@ -17,8 +17,9 @@ from ..compiler.ir.region import Region, extract
 from ..compiler.ops import OPS
 
 Numerics = Literal["exact", "reassociating", "lossy"]
-Stage = Literal["canonical", "recognised", "fused", "lowered"]
-STAGES: tuple[Stage, ...] = ("canonical", "recognised", "fused", "lowered")
+Stage = Literal["traced", "canonical", "recognised", "fused", "lowered"]
+STAGES: tuple[Stage, ...] = ("traced", "canonical", "recognised", "fused", "lowered")
+"""In order. A program is at the furthest stage that a pass has taken it to."""
 
 
 @dataclass

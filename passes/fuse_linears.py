@@ -24,7 +24,7 @@ class FuseLinears(Pass):
     def run(self, rewriter: Rewriter) -> Report:
         groups: dict[fx.Node, list[fx.Node]] = {}
         for node in rewriter.calls("linear"):
-            if not node.kwargs and is_weight(node.args[1]):
+            if not node.kwargs and is_weight(node.args[1]) and (node.args[2] is None or is_weight(node.args[2])):
                 groups.setdefault(node.args[0], []).append(node)
         report = Report()
         for linears in groups.values():
@@ -50,7 +50,7 @@ class FuseLinears(Pass):
             rows = sum(p.type.sizes[0] for p in parts)
             kind = parts[0].type.with_shape(rows, *parts[0].type.shape[1:])
             stacked = Weight(kind, Recipe.of("concat", *(p.recipe for p in parts), axis=0))
-            leaves = [str(n).split(".")[-2].removesuffix("_proj") for n in names]
+            leaves = [str(n).removesuffix(f".{suffix}").split(".")[-1].removesuffix("_proj") for n in names]
             operands.append(rewriter.weight(f"{parent(str(names[0]))}.{'_'.join(leaves)}.{suffix}", stacked))
         joined = rewriter.emit("linear", linears[0].args[0], *operands)
         axis, start = len(type_of(joined).shape) - 1, 0

@@ -12,13 +12,11 @@ from torch import fx
 
 from ..compiler.ir.body import Body
 from ..compiler.ir.op import Op
-from ..compiler.ir.program import emit, is_call, type_of
+from ..compiler.ir.program import emit, type_of
 from ..compiler.ir.text import print_body
 from ..compiler.ir.types import TensorType
 from ..compiler.ops import OPS
 from .api import Numerics, Pass, Report, Rewriter, Stage
-
-REDUCTIONS = ("mean", "sum", "amax")
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,12 @@ class GroupLoops(Pass):
 def loopable(node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.target, Op) or not isinstance(type_of(node), TensorType):
         return False
-    return bool(type_of(node).shape) and (node.target.traits.pointwise or is_call(node, *REDUCTIONS))
+    return bool(type_of(node).shape) and (node.target.traits.pointwise or node.target.traits.reduction)
 
 
 def row_width(node: fx.Node) -> Any:
     """Elements of a row that the loop for ``node`` runs over."""
-    return type_of(node.args[0] if is_call(node, *REDUCTIONS) else node).shape[-1]
+    return type_of(node.args[0] if node.target.traits.reduction else node).shape[-1]
 
 
 def make_body(root: fx.Node, group: set[fx.Node]) -> tuple[Body, list[fx.Node]]:
@@ -82,10 +80,7 @@ def make_body(root: fx.Node, group: set[fx.Node]) -> tuple[Body, list[fx.Node]]:
         inside[operand] = widened(graph, inside[operand])
     for node in ordered:
         arguments = [inside[a] if isinstance(a, fx.Node) else a for a in node.args]
-        if is_call(node, "cast"):
-            value = emit(graph, OPS["cast"], *arguments, **node.kwargs)
-        else:
-            value = emit(graph, node.target, *arguments, **node.kwargs)
+        value = emit(graph, node.target, *arguments, **node.kwargs)
         inside[node] = widened(graph, value) if node is not root else value
     result = inside[root]
     if type_of(result) != type_of(root):

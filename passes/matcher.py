@@ -3,7 +3,7 @@
     x, eps = anything("x"), number("eps")
     pattern = call("rsqrt", call("add", call("mean", call("pow", cast(x), exponent=2.0)), eps))
 
-``add``, ``mul``, ``maximum`` and ``minimum`` match either way round. ``cast`` looks through a cast where there is one,
+Commutative ops match either way round. ``cast`` looks through a cast where there is one,
 so that one pattern serves every dtype.
 """
 
@@ -15,7 +15,6 @@ from torch import fx
 
 from ..compiler.ir.program import is_call, is_weight
 
-COMMUTATIVE = {"add", "mul", "maximum", "minimum"}
 Bindings = dict[str, Any]
 
 
@@ -62,7 +61,7 @@ class Call(Pattern):
         if not is_call(value, *self.names) or any(value.kwargs.get(k) != v for k, v in self.attributes):
             return None
         orders = [value.args]
-        if value.target.name in COMMUTATIVE:
+        if value.target.traits.commutative:
             orders.append(value.args[::-1])
         for operands in orders:
             result: Bindings | None = bound | {self.binds: value} if self.binds else bound
@@ -90,17 +89,6 @@ class Through(Pattern):
         return None
 
 
-@dataclass(frozen=True)
-class Either(Pattern):
-    choices: tuple[Pattern, ...]
-
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
-        for choice in self.choices:
-            if (found := choice.match(value, bound)) is not None:
-                return found
-        return None
-
-
 def anything(name: str) -> Pattern:
     return Anything(name, lambda value: isinstance(value, fx.Node))
 
@@ -120,11 +108,6 @@ def constant(value: float) -> Pattern:
 def call(names: str, *operands: Pattern, binds: str | None = None, **attributes: Any) -> Pattern:
     """A call of one of the named ops (``"mul|div"``), with these operands; attributes given must be equal."""
     return Call(tuple(names.split("|")), operands, tuple(attributes.items()), binds)
-
-
-def either(*choices: Pattern) -> Pattern:
-    """The first of ``choices`` that matches."""
-    return Either(choices)
 
 
 def cast(inner: Pattern) -> Pattern:

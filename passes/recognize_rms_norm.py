@@ -25,7 +25,7 @@ class RecognizeRMSNorm(Pass):
     def run(self, rewriter: Rewriter) -> Report:
         x = anything("x")
         variance = call("mean", call("pow", cast(x), exponent=2.0))
-        normed = call("mul", cast(x), call("rsqrt", call("add", variance, number("eps")), binds="rsqrt"))
+        normed = call("mul", cast(x), call("rsqrt", call("add", variance, number("eps"))))
         pattern = cast(call("mul", weight("w"), cast(normed)))
         report = Report()
         for node in reversed(rewriter.calls("mul", "cast")):

@@ -13,7 +13,7 @@ from torch import fx
 
 from ..compiler.ir.program import type_of
 from .api import Numerics, Pass, Report, Rewriter, Stage
-from .matcher import Pattern, anything, call, cast, either, look_through, match, number, view, weight
+from .matcher import Pattern, anything, call, cast, look_through, match, number, view, weight
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class RecognizeRope(Pass):
     numerics: ClassVar[Numerics] = "reassociating"
 
     def run(self, rewriter: Rewriter) -> Report:
-        pattern = self.pattern()
+        patterns = (self.pattern(scaled=True), self.pattern(scaled=False))
         report = Report()
         for node in rewriter.calls("add"):
-            found = match(pattern, node)
+            found = match(patterns[0], node) or match(patterns[1], node)
             if found is None:
                 continue
             if reason := self.refuses(found):
@@ -39,6 +39,8 @@ class RecognizeRope(Pass):
             rewriter.replace({node: self.rotated(rewriter, found["x"], table)})
             report.matches += 1
         rewriter.erase_dead()
+        for node in rewriter.calls("cos", "sin"):
+            report.miss(node, f"a {node.target.name} that is not part of x * cos + rotated(x) * sin")
         return report
 
     def rotated(self, rewriter: Rewriter, x: fx.Node, table: fx.Node) -> fx.Node:
@@ -50,16 +52,17 @@ class RecognizeRope(Pass):
         heads = rewriter.emit("reshape", x, shape=(tokens, 1, dim))
         return rewriter.emit("reshape", rewriter.emit("rope", heads, table), shape=(tokens, dim))
 
-    def pattern(self) -> Pattern:
+    def pattern(self, scaled: bool) -> Pattern:
         x = anything("x")
         angles = call("mul", anything("positions"), weight("inv_freq"))
-        both = call("concat", angles, angles)
+        both = call("concat", angles, angles, axis=1)
 
         def table(function: str) -> Pattern:
             plain = call(function, both)
-            return view(either(call("mul", plain, number("scale")), plain))
+            return view(call("mul", plain, number("scale")) if scaled else plain)
 
-        rotated = call("concat", call("neg", call("slice", x, binds="high")), call("slice", x, binds="low"))
+        high, low = call("slice", x, binds="high"), call("slice", x, binds="low")
+        rotated = call("concat", call("neg", high), low, binds="rotated")
         return call("add", call("mul", x, table("cos")), call("mul", cast(rotated), table("sin")))
 
     def refuses(self, found: dict[str, fx.Node]) -> str | None:
@@ -68,6 +71,8 @@ class RecognizeRope(Pass):
         low, high = found["low"].kwargs, found["high"].kwargs
         if len(x.shape) not in (2, 3):
             return f"{x} is neither [T, heads, D] nor [T, D]"
+        if {low["axis"], high["axis"], found["rotated"].kwargs["axis"]} != {len(x.shape) - 1}:
+            return f"does not rotate the last axis of {x}"
         if (low["start"], low["stop"], high["start"], high["stop"]) != (0, half, half, 2 * half):
             return f"rotates {low} against {high}, not the halves of {x}"
         if type_of(found["inv_freq"]).shape != (half,):

@@ -42,17 +42,17 @@ class SelectRows(Pass):
         assert isinstance(value.target, Op)
         if is_call(value, "reshape"):
             return type_of(value).shape[0] == type_of(value.args[0]).shape[0]
-        return value.target.traits.rowwise and isinstance(type_of(value), TensorType)
+        kind = type_of(value)
+        return value.target.traits.rowwise and isinstance(kind, TensorType) and len(kind.shape) > 1
 
     def moved(self, rewriter: Rewriter, selection: fx.Node, value: fx.Node, rows: fx.Node) -> fx.Node:
         tokens = type_of(value).shape[0]
-        rank = len(type_of(value.args[0] if is_call(value, "reshape") else value).shape)
         rewriter.at(selection, like=value)
         chosen: dict[fx.Node, fx.Node] = {}
         operands = []
         for operand in value.args:
             kind = type_of(operand)
-            if isinstance(kind, TensorType) and len(kind.shape) == rank and kind.shape[0] == tokens:
+            if isinstance(kind, TensorType) and kind.shape[:1] == (tokens,):
                 if operand not in chosen:
                     chosen[operand] = rewriter.emit("take_rows", operand, rows)
                 operand = chosen[operand]

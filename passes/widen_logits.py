@@ -30,7 +30,9 @@ class WidenLogits(Pass):
             pointwise = node.op == "call_function" and isinstance(node.target, Op) and node.target.traits.pointwise
             inputs = node.all_input_nodes
             if not pointwise or len(inputs) != 1:
-                report.miss(logits, f"{node.name} is not a pointwise op of one value over a linear")
+                report.miss(logits, f"{node.name} is not a pointwise op of one value over a linear; cast at the end")
+                output = rewriter.function.output
+                output.replace_input_with(logits, rewriter.at(output).emit("cast", logits, dtype="f32"))
                 return report
             chain.append(inputs[0])
         linear = chain.pop()

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from xllmc.compiler.ir.dims import Dim
 from xllmc.compiler.ir.parse import parse_program
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.text import print_function
+from xllmc.compiler.ir.types import TensorType, TupleType
 from xllmc.compiler.ir.verify import verify
 from xllmc.compiler.ops import OPS
 from xllmc.compiler.pipeline import PassReport, run_pass
@@ -37,3 +39,15 @@ def after(one: Pass, before: Program) -> tuple[list[str], PassReport]:
     """What the pass makes of the program: its statements and the report."""
     changed, report = run_pass(before, one)
     return statements(changed), report
+
+
+def symbols_of(made: Program) -> set[str]:
+    """The symbols that occur in the types of tensors."""
+    found: set[str] = set()
+    for function in made.functions.values():
+        for node in function.graph.nodes:
+            kind = node.meta.get("type")
+            for item in kind.items if isinstance(kind, TupleType) else (kind,):
+                if isinstance(item, TensorType):
+                    found.update(name for size in item.shape if isinstance(size, Dim) for name in size.symbols)
+    return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import fx
 
 from ...compiler.ir.dims import Dim, Size, product
-from ...compiler.ir.program import mutates_state, type_of
+from ...compiler.ir.program import Program, is_weight, mutates_state, type_of
 from ...compiler.ir.types import PagedType, TensorType
 from ...compiler.memory import Value, source_of
 from ...runtime.artifact.schema import Integer, Operand, Pointer, Real, Scalar
@@ -22,6 +22,7 @@ C_TYPES = {"f32": "float", "bf16": "bf16", "i32": "int32_t", "u32": "uint32_t", 
 class KernelCall:
     """Collects arguments in order. ``function`` is the plan function's name, which prefixes buffer names."""
 
+    program: Program
     function: str
     node: fx.Node
     given: Mapping[str, str] = field(default_factory=dict)
@@ -39,11 +40,20 @@ class KernelCall:
 
     # --- arguments
 
-    def value(self, node: fx.Node | None) -> None:
-        """A pointer to a value, weight, input or state; null where there is none."""
+    def value(self, node: fx.Node | None, packed: bool = False) -> None:
+        """A pointer to a value, weight, input or state; null where there is none.
+
+        ``packed``: the kernel reads panels, which only a weight can be stored in; otherwise it reads rows.
+        """
         if node is None:
             self.arguments.append("nullptr")
             return
+        layout = self.program.weights[str(node.target)].layout if is_weight(node) else "rows"
+        if layout != ("panels" if packed else "rows"):
+            raise ValueError(
+                f"{self.template or 'a generated loop'} reads %{node.name} in {'panels' if packed else 'rows'}, "
+                f"but it is stored in {layout}"
+            )
         kind = type_of(node)
         if isinstance(kind, PagedType):
             if kind.key_dim % 2:
@@ -57,7 +67,7 @@ class KernelCall:
         kind = type_of(self.node)
         item: TensorType = kind.items[index] if index >= 0 else kind
         name = f"{self.function}:{Value(self.node, index).name}"
-        self._operand(Pointer(kind="buffer", name=name), f"static_cast<{C_TYPES[item.dtype]}*>(a[{{}}].p)")
+        self._operand(Pointer(kind="buffer", name=name), f"static_cast<{c_type(item)}*>(a[{{}}].p)")
 
     def rows(self, node: fx.Node, trailing: int = 1) -> None:
         """How many rows of its ``trailing`` last axes a value has."""
@@ -81,7 +91,7 @@ class KernelCall:
     # --- what it comes to
 
     def ctype(self, node: fx.Node) -> str:
-        return C_TYPES[type_of(node).dtype]
+        return c_type(type_of(node))
 
     @property
     def text(self) -> str:
@@ -114,6 +124,12 @@ def state_name(node: fx.Node) -> str:
         assert mutates_state(call), call
         node = call.args[call.target.traits.mutates]
     return str(node.target)
+
+
+def c_type(kind: TensorType) -> str:
+    if kind.dtype not in C_TYPES:
+        raise ValueError(f"CPU kernels compute in {', '.join(C_TYPES)}, not in {kind}")
+    return C_TYPES[kind.dtype]
 
 
 def fixed(size: Size, what: str) -> int:

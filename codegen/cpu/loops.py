@@ -5,15 +5,14 @@ So an element's bits depend on its row alone. A reduction adds sixteen partial s
 """
 
 from collections.abc import Callable
-from math import prod
+from math import isfinite, isnan, prod
 
 from torch import fx
 
 from ...compiler.ir.dims import Dim, Size, product
 from ...compiler.ir.program import is_call, type_of
 from ...compiler.ir.types import TensorType
-from ...runtime.artifact.errors import XllmcError
-from .kernel import C_TYPES, KernelCall, fixed
+from .kernel import KernelCall, c_type, fixed
 
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 REDUCTIONS = {
@@ -79,6 +78,8 @@ class LoopWriter:
         """Where this row's part of an operand starts: axes that broadcast contribute nothing."""
         axes, length = split_row(kind)
         axes = (1,) * (len(self.row_axes) - len(axes)) + axes
+        if any(isinstance(size, Dim) for size in self.row_axes[1:]):
+            raise ValueError(f"only the first axis of a loop's rows may grow with the step, got {self.row_axes}")
         terms, stride, divisor = [], length, 1
         for axis, size in zip(reversed(axes), reversed(self.row_axes), strict=True):
             index = "row" if divisor == 1 else f"row / {divisor}"
@@ -116,7 +117,7 @@ class LoopWriter:
 
         def visit(value: fx.Node | float) -> str:
             if not isinstance(value, fx.Node):
-                return f"set1({float(value)!r}f)"
+                return f"set1({c_float(value)})"
             if value in self.scalars:
                 return self.scalars[value]
             if value not in names:
@@ -134,8 +135,8 @@ class LoopWriter:
         index = self.body.inputs.index(node)
         _, length = split_row(type_of(node))
         if type_of(node).dtype not in ("f32", "bf16"):
-            if length != 1:
-                raise XllmcError(f"a loop cannot read {type_of(node)}: only float rows, and one integer a row")
+            if length != 1 or type_of(node).dtype != "i32":
+                raise ValueError(f"a loop cannot read {type_of(node)}: only f32 and bf16 rows, and one i32 a row")
             return f"set1(float(*x{index}))"
         return f"load_some(x{index} + i, n)" if length > 1 or self.length == 1 else f"set1(float(*x{index}))"
 
@@ -145,12 +146,20 @@ class LoopWriter:
         if name in BINARY:
             return f"{operands[0]} {BINARY[name]} {operands[1]}"
         if name == "cast":
+            if node.kwargs["dtype"] not in ("f32", "bf16"):
+                raise ValueError(f"a loop computes in f32 and rounds to bf16; it cannot cast to {node.kwargs['dtype']}")
             return f"round_bf16({operands[0]})" if node.kwargs["dtype"] == "bf16" else operands[0]
         if name == "pow":
-            return f"pow({operands[0]}, {float(node.kwargs['exponent'])!r}f)"
+            return f"pow({operands[0]}, {c_float(node.kwargs['exponent'])})"
         if name == "neg":
             return f"-{operands[0]}"
         return f"{name}({', '.join(operands)})"
+
+
+def c_float(value: float) -> str:
+    if isfinite(value):
+        return f"{float(value)!r}f"
+    return "NAN" if isnan(value) else "INFINITY" if value > 0 else "-INFINITY"
 
 
 def write_loop(call: KernelCall) -> None:
@@ -164,7 +173,7 @@ def write_copy(call: KernelCall) -> None:
     node = call.node
     call.template = node.target.name
     shape = type_of(node).shape
-    element = C_TYPES[type_of(node).dtype]
+    element = c_type(type_of(node))
     lines = ["for (auto [row, end] = share(*worker, rows); row < end; row++) {"]
     head = []
     for index, operand in enumerate(node.args):
@@ -180,7 +189,7 @@ def write_copy(call: KernelCall) -> None:
     else:
         axis = int(node.kwargs["axis"])
         if axis == 0:
-            raise XllmcError(f"{node.name} moves tokens between rows, which no CPU kernel does")
+            raise ValueError(f"{node.name} moves tokens between rows, which no CPU kernel does")
         outer, tail = prod(inner[: axis - 1]), prod(inner[axis:])
         place = 0
         for index, operand in enumerate(node.args):
@@ -198,7 +207,7 @@ def write_copy(call: KernelCall) -> None:
 def _permuted(node: fx.Node, inner: list[int]) -> list[str]:
     axes = node.kwargs["axes"]
     if axes[0] != 0:
-        raise XllmcError(f"{node.name} moves the token axis, which no CPU kernel does")
+        raise ValueError(f"{node.name} moves the token axis, which no CPU kernel does")
     source = [fixed(s, "an axis") for s in type_of(node.args[0]).shape[1:]]
     strides = [prod(source[i + 1 :]) for i in range(len(source))]
     lines, index = [], []

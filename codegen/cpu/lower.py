@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ...compiler.ir.program import Function, Program, is_call, type_of
+from ...compiler.ir.program import Function, Program, type_of
 from ...compiler.ir.types import TensorType
 from ...compiler.memory import MemoryPlan, Value, plan_memory, source_of
 from ...runtime.artifact.errors import XllmcError
@@ -36,7 +36,10 @@ class Lowered:
 
 def lower(program: Program, version: str) -> Lowered:
     """Every call becomes a launch; equal kernels are written once. XllmcError names an op that no kernel claims."""
-    memory = plan_memory(program)
+    try:
+        memory = plan_memory(program)
+    except ValueError as error:
+        raise XllmcError(f"cannot plan the memory of {program.facts.family}: {error}") from error
     kernels: dict[str, Kernel] = {}
     functions = tuple(_function(program, f, kernels) for f in program.functions.values())
     buffers = tuple(memory.buffers[name] for name in sorted(memory.buffers))
@@ -48,7 +51,7 @@ def _function(program: Program, function: Function, kernels: dict[str, Kernel]) 
     launches = []
     given = _results_of_forward(program) if function is not program.forward else {}
     for node in function.calls:
-        if is_call(node, "reshape", "get"):
+        if node.target.traits.view:
             continue
         provider = PROVIDERS.get(node.target.name)
         if provider is None:
@@ -56,7 +59,7 @@ def _function(program: Program, function: Function, kernels: dict[str, Kernel]) 
                 f"no CPU kernel computes op {node.target.name} ({node.meta.get('where') or node.name}); "
                 "register one in codegen/cpu/providers.py, or a pass that rewrites the op"
             )
-        call = KernelCall(function.name, node, given)
+        call = KernelCall(program, function.name, node, given)
         try:
             provider(call, program)
         except ValueError as error:

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-from torch import fx
-
-from ...compiler.ir.program import Program, type_of
+from ...compiler.ir.program import Program, is_weight, type_of
 from .kernel import KernelCall, width
 from .loops import write_copy, write_loop
 
@@ -44,24 +42,18 @@ def _linear(call: KernelCall, program: Program) -> None:
         "true" if options.get("gated") else "false",
     )
     call.value(x)
-    call.literal(_raw(call, weight))
+    call.value(weight, packed=True)
     call.value(bias)
     call.result()
     call.rows(x)
 
 
-def _raw(call: KernelCall, weight: fx.Node) -> str:
-    """The argument of a packed weight, which kernels take untyped."""
-    call.value(weight)
-    return call.arguments.pop()
-
-
 @provides("embedding")
 def _embedding(call: KernelCall, program: Program) -> None:
     table, ids = call.node.args
-    packed = program.weights[table.target].layout == "panels"
+    packed = is_weight(table) and program.weights[table.target].layout == "panels"
     call.instantiate("embed_packed" if packed else "embed", call.ctype(table), width(table))
-    call.value(table)
+    call.value(table, packed)
     call.value(ids)
     call.result()
     call.rows(ids, trailing=0)

@@ -12,7 +12,15 @@ class Traits:
     pointwise: bool = False
     """Every output element depends on the elements of the operands at its own (broadcast) place."""
     rowwise: bool = False
-    """Row i of the result depends only on row i of the operands that have the result's first axis."""
+    """Row i of the result (of the first axis) depends only on row i of the operands whose first axis is the same. Only
+    of values with at least two axes: of one axis, rows are elements."""
+    reduction: bool = False
+    """Joins the elements of the last axis, which is kept with size 1."""
+    commutative: bool = False
+    """Its two operands may change places."""
+    same_bits: bool = False
+    """The reference gives an element the same bits wherever it stands. Others sum in an order of torch's choosing, or
+    take another polynomial at a vector's end, so that even an exact rewrite may move a last bit."""
     view: bool = False
     """The result has its operand's bytes under another shape."""
     mutates: int | None = None

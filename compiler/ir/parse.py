@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import fx
 
 from ...runtime.artifact.errors import XllmcError
@@ -43,7 +44,10 @@ class Parser:
     def program(self) -> Program:
         self.expect("program")
         stage = self.take("name")
-        facts = ModelFacts.model_validate_json(self.rest_of_line())
+        try:
+            facts = ModelFacts.model_validate_json(self.rest_of_line())
+        except ValidationError as error:
+            return self.fail(f"not the facts of a model: {error.errors()[0]['msg']}")
         program = Program(facts, {}, {}, {}, (), stage)
         while (token := self.peek()) is not None:
             if token[1] == "group":
@@ -195,7 +199,10 @@ class Parser:
             self.fail("expected a type")
         assert match is not None
         self.position = match.end()
-        return parse_type(match[1])
+        try:
+            return parse_type(match[1])
+        except ValueError as error:
+            return self.fail(str(error))
 
     # --- tokens
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from ...runtime.artifact.recipe import Recipe
 from .program import Program, Weight
 from .text import print_body
 
@@ -25,9 +26,23 @@ class Region:
 
     @property
     def key(self) -> str:
-        """Equal for replacements of the same structure at the same sizes."""
-        named = [n.split(".")[0] if not n.startswith("@") else "@" for n in self.inputs]
+        """Equal for replacements of the same structure at the same sizes, with weights made by the same recipes.
+
+        Checkpoint names are numbered by their first appearance, so that layers compare equal, while another order of
+        the same parts, or one weight where there were two, does not.
+        """
+        numbers: dict[str, int] = {}
+        named = [n.split(".")[0] if not n.startswith("@") else self._recipe(n[1:], numbers) for n in self.inputs]
         return f"{print_body(self.old)} => {print_body(self.new)} of {named}"
+
+    def _recipe(self, weight: str, numbers: dict[str, int]) -> str:
+        def anonymous(recipe: Recipe) -> object:
+            attributes = dict(recipe.attributes)
+            if "name" in attributes:
+                attributes["name"] = numbers.setdefault(attributes["name"], len(numbers))
+            return [recipe.op, [anonymous(i) for i in recipe.inputs], attributes]
+
+        return f"@{anonymous(self.weights[weight].recipe)}"
 
 
 def extract(program: Program, old: list[fx.Node], new: list[fx.Node], created: Iterable[fx.Node]) -> Region:

@@ -6,7 +6,7 @@ from torch import fx
 
 from .op import Op
 from .program import Function, Program, mutates_state, retype
-from .types import PagedType, TensorType, TupleType
+from .types import PagedType
 
 GROUPED_STAGE = "lowered"
 """From here on, pointwise ops and row reductions stand in loops only."""
@@ -66,7 +66,7 @@ def _call_faults(program: Program, node: fx.Node) -> Iterator[str]:
     if not isinstance(node.target, Op):
         yield f"%{node.name} calls {node.target}, which is not a registered op"
         return
-    if program.stage == GROUPED_STAGE and node.target.traits.pointwise:
+    if program.stage == GROUPED_STAGE and (node.target.traits.pointwise or node.target.traits.reduction):
         yield f"%{node.name}: op {node.target.name} must stand in a loop at stage {program.stage}"
     try:
         inferred = retype(node)
@@ -93,22 +93,3 @@ def _state_faults(function: Function) -> Iterator[str]:
 def changes_state(user: fx.Node, state: fx.Node) -> bool:
     """Whether ``user`` is a call that changes ``state``."""
     return mutates_state(user) and user.args[user.target.traits.mutates] is state
-
-
-def symbols_of(program: Program) -> set[str]:
-    """The symbols that occur in any type."""
-    found: set[str] = set()
-
-    def visit(kind: object) -> None:
-        if isinstance(kind, TupleType):
-            for item in kind.items:
-                visit(item)
-        elif isinstance(kind, TensorType):
-            for size in kind.shape:
-                if not isinstance(size, int):
-                    found.update(size.symbols)
-
-    for function in program.functions.values():
-        for node in function.graph.nodes:
-            visit(node.meta.get("type"))
-    return found

@@ -33,7 +33,7 @@ class PagedCache:
     values: Tensor
 
 
-@op("kv_write", Traits(mutates=0), EXACT)
+@op("kv_write", Traits(mutates=0, same_bits=True), EXACT)
 def kv_write(state: PagedCache, k: Tensor, v: Tensor, slots: Tensor) -> PagedCache:
     """Store keys [T, kv_heads, key_dim] and values [T, kv_heads, value_dim] at their slots; returns the state."""
     state.keys[slots.long()] = k.to(state.keys.dtype)

@@ -88,7 +88,7 @@ def _(x: TensorType, weight: TensorType, bias: TensorType | None, **attributes: 
     return traffic([x, weight, bias], result, flops=2 * elements(x) * whole(weight.shape[0]))
 
 
-@op("embedding", tolerance=EXACT)
+@op("embedding", Traits(same_bits=True), EXACT)
 def embedding(table: Tensor, ids: Tensor) -> Tensor:
     """Rows of a table by id. table: [V, H]; ids: i32[T]; result: [T, H]."""
     return table[ids.long()]

@@ -4,6 +4,7 @@ The reference computes as torch does: in float32 for narrower floats, rounded to
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from .registry import ROUNDED, op
 from .typing import broadcast, elements, traffic
 
 POINTWISE = Traits(pointwise=True, rowwise=True)
+SAME_BITS = replace(POINTWISE, same_bits=True)
+COMMUTATIVE = replace(SAME_BITS, commutative=True)
 
 
 def _infer(*operands: Any, **attributes: Any) -> TensorType:
@@ -29,25 +32,33 @@ def _cost(*operands: Any, **attributes: Any) -> Cost:
     return traffic(operands, result, flops=elements(result))
 
 
-def _pointwise(name: str, reference: Callable[..., Any], doc: str) -> Op:
-    registered = op(name, POINTWISE, ROUNDED)(reference)
+def _pointwise(name: str, reference: Callable[..., Any], doc: str, traits: Traits = POINTWISE) -> Op:
+    registered = op(name, traits, ROUNDED)(reference)
     registered.doc = doc
     registered.fake(_infer)
     registered.cost(_cost)
     return registered
 
 
-add = _pointwise("add", torch.add, "a + b")
-sub = _pointwise("sub", torch.sub, "a - b")
-mul = _pointwise("mul", torch.mul, "a * b")
-div = _pointwise("div", torch.div, "a / b")
-maximum = _pointwise("maximum", lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)), "max(a, b)")
-minimum = _pointwise("minimum", lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)), "min(a, b)")
-neg = _pointwise("neg", torch.neg, "-x")
-absolute = _pointwise("abs", torch.abs, "|x|")
+def _like(a: torch.Tensor, b: torch.Tensor | float) -> torch.Tensor:
+    return torch.as_tensor(b, dtype=a.dtype)
+
+
+add = _pointwise("add", torch.add, "a + b", COMMUTATIVE)
+sub = _pointwise("sub", torch.sub, "a - b", SAME_BITS)
+mul = _pointwise("mul", torch.mul, "a * b", COMMUTATIVE)
+div = _pointwise("div", torch.div, "a / b", SAME_BITS)
+maximum = _pointwise(
+    "maximum", lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)), "max(a, b)", COMMUTATIVE
+)
+minimum = _pointwise(
+    "minimum", lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)), "min(a, b)", COMMUTATIVE
+)
+neg = _pointwise("neg", torch.neg, "-x", SAME_BITS)
+absolute = _pointwise("abs", torch.abs, "|x|", SAME_BITS)
 exp = _pointwise("exp", torch.exp, "e ** x")
 log = _pointwise("log", torch.log, "natural logarithm")
-sqrt = _pointwise("sqrt", torch.sqrt, "square root")
+sqrt = _pointwise("sqrt", torch.sqrt, "square root", SAME_BITS)
 rsqrt = _pointwise("rsqrt", torch.rsqrt, "1 / sqrt(x)")
 sin = _pointwise("sin", torch.sin, "sine")
 cos = _pointwise("cos", torch.cos, "cosine")
@@ -55,7 +66,7 @@ tanh = _pointwise("tanh", torch.tanh, "hyperbolic tangent")
 sigmoid = _pointwise("sigmoid", torch.sigmoid, "1 / (1 + e ** -x)")
 erf = _pointwise("erf", torch.erf, "error function")
 silu = _pointwise("silu", F.silu, "x * sigmoid(x)")
-relu = _pointwise("relu", F.relu, "max(x, 0)")
+relu = _pointwise("relu", F.relu, "max(x, 0)", SAME_BITS)
 gelu_erf = _pointwise("gelu_erf", F.gelu, "x * (1 + erf(x / sqrt 2)) / 2")
 gelu_tanh = _pointwise(
     "gelu_tanh",
@@ -74,7 +85,7 @@ power.fake(_infer)
 power.cost(_cost)
 
 
-@op("cast", POINTWISE)
+@op("cast", SAME_BITS)
 def cast(x: torch.Tensor, *, dtype: str) -> torch.Tensor:
     """x as another dtype; floats round to nearest, ties to even."""
     return x.to(TORCH_DTYPES[dtype])

@@ -13,7 +13,7 @@ from .typing import elements, require, traffic
 Tensor = torch.Tensor
 
 
-@op("reshape", Traits(view=True), EXACT)
+@op("reshape", Traits(view=True, same_bits=True), EXACT)
 def reshape(x: Tensor, *, shape: tuple[Size, ...]) -> Tensor:
     """The same elements in row-major order under another shape. ``shape`` may name symbols: at most one such axis."""
     return x.reshape([s if isinstance(s, int) else -1 for s in shape])
@@ -30,7 +30,7 @@ def _(x: TensorType, *, shape: tuple[Size, ...]) -> Cost:
     return Cost(0, 0, 0)
 
 
-@op("permute", tolerance=EXACT)
+@op("permute", Traits(same_bits=True), EXACT)
 def permute(x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
     """Axes in another order, as a copy."""
     return x.permute(axes).contiguous()
@@ -47,7 +47,7 @@ def _(x: TensorType, *, axes: tuple[int, ...]) -> Cost:
     return traffic([x], x)
 
 
-@op("slice", tolerance=EXACT)
+@op("slice", Traits(same_bits=True), EXACT)
 def slice_(x: Tensor, *, axis: int, start: int, stop: int) -> Tensor:
     """Elements ``start`` to ``stop`` (exclusive) of an axis, counted from the front."""
     return x.narrow(axis, start, stop - start).contiguous()
@@ -67,7 +67,7 @@ def _(x: TensorType, *, axis: int, start: int, stop: int) -> Cost:
     return traffic([result], result)
 
 
-@op("concat", tolerance=EXACT)
+@op("concat", Traits(same_bits=True), EXACT)
 def concat(*tensors: Tensor, axis: int) -> Tensor:
     """Tensors joined along an axis."""
     return torch.cat(tensors, axis)
@@ -92,7 +92,7 @@ def _(*tensors: TensorType, axis: int) -> Cost:
     return traffic(tensors, concat.result_type(*tensors, axis=axis))
 
 
-@op("take_rows", tolerance=EXACT)
+@op("take_rows", Traits(same_bits=True), EXACT)
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
     """Rows of the first axis by index. x: [T, ...]; rows: i32[R]; result: [R, ...]."""
     return x[rows.long()]
@@ -110,7 +110,7 @@ def _(x: TensorType, rows: TensorType) -> Cost:
     return traffic([result, rows], result)
 
 
-@op("get", Traits(view=True), EXACT)
+@op("get", Traits(view=True, same_bits=True), EXACT)
 def get(values: tuple, *, index: int) -> object:
     """One of several results."""
     return values[index]
@@ -127,7 +127,7 @@ def _(values: TupleType, *, index: int) -> Cost:
 
 
 def _reduction(name: str, reference: Callable[[Tensor], Tensor], doc: str) -> Op:
-    registered = op(name, Traits(rowwise=True), ROUNDED)(reference)
+    registered = op(name, Traits(rowwise=True, reduction=True), ROUNDED)(reference)
     registered.doc = doc
 
     @registered.fake

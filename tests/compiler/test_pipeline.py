@@ -6,9 +6,11 @@ from typing import ClassVar
 
 import pytest
 from torch import fx
+from xllmc.compiler.ir.program import Weight
 from xllmc.compiler.ir.text import print_program
 from xllmc.compiler.pipeline import PassError, run, run_pass
 from xllmc.passes.api import Numerics, Pass, Report, Rewriter, Stage
+from xllmc.runtime.artifact.recipe import Recipe
 
 from tests.programs import program
 
@@ -47,13 +49,15 @@ WRONG: dict[str, tuple[str, Change]] = {
     "another op": ("add", lambda r, n: r.emit("sub", *n.args)),
     "a wrong eps, which only small rows show": ("rms_norm", lambda r, n: r.emit("rms_norm", *n.args, eps=1e-5)),
     "a wrong reduction": ("mean", lambda r, n: r.emit("amax", *n.args)),
-    "a lost weight": ("rms_norm", lambda r, n: r.emit("rms_norm", n.args[0], n.args[1], eps=0.5)),
+    "an eps that is far too large": ("rms_norm", lambda r, n: r.emit("rms_norm", *n.args, eps=0.5)),
+    "a factor two percent off": ("add", lambda r, n: r.emit("mul", r.emit("add", *n.args), 1.02)),
 }
 
 
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_rewrite_that_changes_numbers_is_refused(fault):
-    before = program(TEXT, ["w [16]"])
+def test_a_rewrite_that_changes_numbers_is_refused(fault, dtype):
+    before = program(TEXT.replace("f32", dtype), ["w [16]"], dtype)
     text = print_program(before)
     op, change = WRONG[fault]
     with pytest.raises(
@@ -84,6 +88,62 @@ def test_a_right_rewrite_passes_and_is_reported():
     after, (report,) = run(program(TEXT, ["w [16]"]), [twice])
     assert (report.name, report.matches, report.regions, report.calls) == ("replace", 1, 1, 4)
     assert after.stage == "fused"
+
+
+@dataclass(frozen=True)
+class SwapsParts(Pass):
+    """Stacks the weights of each pair of linears, in the wrong order at the last pair only."""
+
+    name: ClassVar[str] = "swaps-parts"
+    stage: ClassVar[Stage] = "fused"
+    pairs_right: int
+
+    def run(self, rewriter: Rewriter) -> Report:
+        linears = rewriter.calls("linear")
+        for number, pair in enumerate((linears[:2], linears[2:])):
+            names = [n.args[1].target for n in pair]
+            ordered = names if number < self.pairs_right else names[::-1]
+            recipes = [rewriter.program.weights[n].recipe for n in ordered]
+            kind = rewriter.program.weights[names[0]].type.with_shape(16, 16)
+            stacked = rewriter.weight(f"stacked.{number}", Weight(kind, Recipe.of("concat", *recipes, axis=0)))
+            joined = rewriter.at(pair[0]).emit("linear", pair[0].args[0], stacked, None)
+            halves = [rewriter.emit("slice", joined, axis=1, start=s, stop=s + 8) for s in (0, 8)]
+            rewriter.replace(dict(zip(pair, halves, strict=True)))
+        rewriter.erase_dead()
+        return Report(matches=2)
+
+
+def test_a_fault_in_a_recipe_is_caught_though_an_equal_site_was_right():
+    text = """
+    func forward(%x: f32[T, 16]) -> (a, b, c, d) {
+      %a: f32[T, 8] = linear(%x, @one.a, none)
+      %b: f32[T, 8] = linear(%x, @one.b, none)
+      %c: f32[T, 8] = linear(%x, @two.a, none)
+      %d: f32[T, 8] = linear(%x, @two.b, none)
+      return %a, %b, %c, %d
+    }"""
+    weights = ["one.a [8, 16]", "one.b [8, 16]", "two.a [8, 16]", "two.b [8, 16]"]
+    _, report = run_pass(program(text, weights), SwapsParts(pairs_right=2))
+    assert report.regions == 1  # the two sites are alike: one comparison serves both
+    with pytest.raises(PassError, match="changed results"):
+        run_pass(program(text, weights), SwapsParts(pairs_right=1))
+
+
+@dataclass(frozen=True)
+class Raises(Pass):
+    name: ClassVar[str] = "raises"
+    stage: ClassVar[Stage] = "fused"
+
+    def run(self, rewriter: Rewriter) -> Report:
+        return {}["nothing"]
+
+
+def test_a_pass_that_raises_is_named_and_can_be_left_out():
+    before = program(TEXT, ["w [16]"])
+    with pytest.raises(PassError, match="pass raises failed: KeyError"):
+        run_pass(before, Raises())
+    _, (report,) = run(before, [Raises()], skip_failed=True)
+    assert report.near_misses[0].startswith("skipped: pass raises failed")
 
 
 @dataclass(frozen=True)

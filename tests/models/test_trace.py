@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 from xllmc.compiler.ir.program import Program
-from xllmc.compiler.ir.verify import symbols_of, verify
+from xllmc.compiler.ir.verify import verify
 from xllmc.compiler.weight_source import CheckpointSource
 from xllmc.models.config import load_config
-from xllmc.models.trace import TraceOptions, trace
+from xllmc.models.seams import Masks
+from xllmc.models.trace import TraceOptions, eos_token_ids, trace
 from xllmc.runtime.artifact.errors import CheckpointError
 
 from tests.checkpoints import FAMILIES, probe_tokens, reference_logits, relative_difference
 from tests.interpreting import interpreted_logits
+from tests.programs import symbols_of
 
 LENGTH = 40
 SMALL = {
@@ -99,3 +101,26 @@ def test_a_broken_config_is_one_error(change, reason, checkpoint, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=reason):
         trace(load_config(tmp_path), TraceOptions("f32"))
+
+
+def test_a_local_mask_that_is_no_window_is_refused():
+    masks = Masks()
+    masks(mask_function=None)
+    masks(local_size=8)
+    masks.require_windows([8], "gemma2")
+    with pytest.raises(CheckpointError, match=r"llama4_text masks attention locally \(to \[8\] positions\)"):
+        masks.require_windows([], "llama4_text")
+
+
+def test_tracing_leaves_the_configuration_as_it_was(checkpoint):
+    config = load_config(checkpoint("qwen3"))
+    before = config._attn_implementation
+    trace(config, TraceOptions("f32"))
+    assert config._attn_implementation == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"eos_token_id": "a"}'])
+def test_a_broken_generation_config_is_one_error(text, checkpoint, tmp_path):
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(CheckpointError):
+        eos_token_ids(tmp_path, load_config(checkpoint("qwen3")))

@@ -4,9 +4,9 @@ import pytest
 from torch import fx
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.types import TensorType
-from xllmc.compiler.ir.verify import VerificationError, symbols_of, verify
+from xllmc.compiler.ir.verify import VerificationError, verify
 
-from tests.programs import program
+from tests.programs import program, symbols_of
 
 WRITES = """
 func forward(%k: f32[T, 2, 4], %kv: paged<0>f32[2, 4, 4], %slots: i32[T], %q: f32[T, 2, 4], %bt: i32[S, B],
