@@ -1,6 +1,7 @@
 """``xllmc compile`` and ``xllmc demo``."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -54,17 +55,16 @@ def compile_command(
 ) -> None:
     """Compile a Hugging Face model into an engine directory."""
     options = CompileOptions(target, dtype, max_context, tuple(isa or ["all"]), random_weights, jobs, skip_failed_pass)
-    with listening() as listener:
+    with unwinding_on_sigterm(), listening() as listener:
         result = compile_model(resolve_model(model), out, options, listener)
+    for note in notes(result):
+        print(f"note: {note}", file=sys.stderr)
     if as_json:
         print(json.dumps(summary(result, out)))
         return
     console = Console()
     console.print(pass_table(result))
     console.print(closing_line(result, out), highlight=False)
-    if result.manifest.model.family not in VERIFIED_FAMILIES:
-        tested = ", ".join(VERIFIED_FAMILIES)
-        print(f"note: {result.manifest.model.family} is not among the families tested here ({tested})", file=sys.stderr)
 
 
 def demo_command(
@@ -105,7 +105,31 @@ def escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+@contextmanager
+def unwinding_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an exit does, so that what is temporary is removed."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 # --- what is shown
+
+
+def notes(result: CompileResult) -> Iterator[str]:
+    """What a user may want to know although nothing is wrong."""
+    family = result.manifest.model.family
+    if family not in VERIFIED_FAMILIES:
+        yield f"{family} is not among the families tested here ({', '.join(VERIFIED_FAMILIES)})"
+    if unread := result.unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        yield f"the model has no place for {len(unread)} tensors of the checkpoint: {', '.join(unread[:3])}{more}"
 
 
 @contextmanager
@@ -182,6 +206,7 @@ def summary(result: CompileResult, out: Path) -> dict:
         "engine": str(out),
         "model": result.manifest.model.model_dump(),
         "bytes": sum(f.bytes for f in result.manifest.files),
+        "notes": list(notes(result)),
         "estimate": asdict(result.estimate),
         "seconds": result.seconds,
         "passes": [

@@ -95,6 +95,8 @@ class CompileResult:
     reports: tuple[PassReport, ...]
     seconds: dict[str, float]
     """By stage: trace, passes, kernels, weights."""
+    unread: tuple[str, ...]
+    """Tensors of the checkpoint that the model has no place for."""
 
 
 def compile_model(
@@ -116,10 +118,11 @@ def compile_model(
         read_tokenizer(model_dir / "tokenizer.json")
     listener.stage("trace", 1)
     trace_options = TraceOptions(DTYPES[options.dtype], options.max_context)
-    program = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))
+    program, sources = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))
     verify_made(program, "the traced model")
     if isinstance(source, CheckpointSource):
         source.check(program)
+        source.check_ties(sources.ties)
     clock.lap("trace")
     expected = estimate(program, options)
     listener.estimated(expected)
@@ -163,7 +166,7 @@ def compile_model(
                 "passes": [{"name": r.name, "seconds": r.seconds, "check_seconds": r.check_seconds} for r in reports],
             },
         )
-    return CompileResult(manifest, expected, tuple(reports), clock.laps)
+    return CompileResult(manifest, expected, tuple(reports), clock.laps, sources.unread)
 
 
 def verify_made(program: Program, what: str) -> None:

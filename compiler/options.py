@@ -26,8 +26,8 @@ class CompileOptions:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise OptionError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.max_context is not None and self.max_context < 1:
-            raise OptionError(f"--max-context must be at least 1, got {self.max_context}")
+        if self.max_context is not None and self.max_context < 2:
+            raise OptionError(f"--max-context must be at least 2, a prompt and an answer; got {self.max_context}")
         if self.random_weights is not None and self.random_weights < 0:
             raise OptionError(f"--random-weights takes a seed of 0 or more, got {self.random_weights}")
         if self.jobs < 1:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..runtime.artifact.checkpoint import Checkpoint
 from ..runtime.artifact.dtypes import f32_to_bf16, numpy_dtype
+from ..runtime.artifact.errors import CheckpointError
 from ..runtime.artifact.recipe import Recipe, Tensor, as_declared
 from .ir.program import Program
 
@@ -43,6 +44,16 @@ class CheckpointSource:
                 entry = self.checkpoint.entry(leaf.attribute("name"))
                 as_declared(
                     leaf, Tensor(np.broadcast_to(np.zeros((), numpy_dtype(entry.dtype)), entry.shape), entry.dtype)
+                )
+
+    def check_ties(self, ties: Iterable[tuple[str, str]]) -> None:
+        """Raise CheckpointError if two tensors differ that the model has as one."""
+        for one, other in ties:
+            a, b = self.checkpoint.read(one), self.checkpoint.read(other)
+            if a.dtype != b.dtype or not np.array_equal(a.values, b.values):
+                raise CheckpointError(
+                    f"config.json ties {other} to {one}, but the checkpoint has both and they differ; "
+                    "set tie_word_embeddings to false, or drop one of them"
                 )
 
 

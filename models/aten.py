@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from ..runtime.artifact.errors import CheckpointError
-from .importer import Imported, Importer
+from .importer import EMPTY, Imported, Importer
 
 Handler = Callable[[Importer, fx.Node], Any]
 HANDLERS: dict[str, Handler] = {}
@@ -189,7 +189,7 @@ def _transpose(importer: Importer, node: fx.Node) -> Imported:
 
 
 @handles("slice.Tensor")
-def _slice(importer: Importer, node: fx.Node) -> Imported:
+def _slice(importer: Importer, node: fx.Node) -> Any:
     value = importer.value(node.args[0])
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
     size = importer.shape(node.args[0])[axis]
@@ -200,9 +200,12 @@ def _slice(importer: Importer, node: fx.Node) -> Imported:
         return value
     if not isinstance(size, int):
         raise CheckpointError(f"a slice of the token axis in {importer.where} mixes tokens outside attention")
-    return sliced(
-        importer, value, axis, start % size if start < 0 else start, min(stop % size if stop < 0 else stop, size)
-    )
+    start, stop = (max(0, min(b + size if b < 0 else b, size)) for b in (start, size if stop is None else stop))
+    if start < stop:
+        return sliced(importer, value, axis, start, stop)
+    if axis != node.meta["val"].dim() - 1:
+        raise CheckpointError(f"an empty slice of axis {axis} in {importer.where} has no import rule")
+    return EMPTY
 
 
 def sliced(importer: Importer, value: Imported, axis: int, start: int, stop: int) -> Imported:
@@ -227,7 +230,7 @@ def _split(importer: Importer, node: fx.Node) -> list[Imported]:
 @handles("cat.default")
 def _cat(importer: Importer, node: fx.Node) -> Imported:
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
-    values = [importer.value(v) for v in node.args[0]]
+    values = [v for v in map(importer.value, node.args[0]) if v is not EMPTY]
     axes = tuple(sorted({a for v in values for a in v.axes} | {axis}))
     nodes = [cast_to(importer, importer.with_axes(v, axes), importer.dtype(node)) for v in values]
     return Imported(importer.emit("concat", *nodes, axis=axes.index(axis)), axes)

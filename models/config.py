@@ -21,7 +21,7 @@ def load_config(model_dir: Path) -> PretrainedConfig:
         raise CheckpointError(f"a model directory requires config.json, found none in {model_dir}")
     raw = read_json_object(path)
     family = raw.get("model_type")
-    if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not isinstance(family, str) or family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise CheckpointError(
             f"unknown architecture: config.json must name a causal language model that transformers knows, "
             f"got model_type {family!r}; remote code is never run"
@@ -33,7 +33,7 @@ def load_config(model_dir: Path) -> PretrainedConfig:
         )
     try:
         return AutoConfig.from_pretrained(model_dir, trust_remote_code=False, local_files_only=True)
-    except (ValueError, TypeError, KeyError, OSError, StrictDataclassError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, StrictDataclassError) as error:
         raise CheckpointError(f"{path} is not a valid {family} configuration: {first_line(error)}") from error
 
 
@@ -41,7 +41,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError where it holds none."""
     try:
         value = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")

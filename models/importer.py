@@ -32,6 +32,10 @@ class Imported:
         return type_of(self.node)
 
 
+EMPTY = object()
+"""A traced tensor without elements: what a concatenation may have among its parts."""
+
+
 class Importer:
     """Turns traced nodes into ops in ``graph``, one by one. ``attention`` handles the seam's op."""
 
@@ -67,14 +71,14 @@ class Importer:
             return self.value(node.args[0])[node.args[1]]
         if name == "wrap_with_set_grad_enabled":
             return self.inline(node)
-        if name == "xllmc.attention.default":
-            return self.attention(self, node)
-        handler = HANDLERS.get(name)
+        handler = HANDLERS.get(name) if name != "xllmc.attention.default" else self.attention
         if handler is None:
             raise CheckpointError(
                 f"the model uses {name} in {self.where or 'its top level'}, which has no import rule: a handler in "
                 f"models/aten.py, and where it is a new computation an op in compiler/ops, are missing"
             )
+        if name != "aten.cat.default" and any(self.values.get(n) is EMPTY for n in node.all_input_nodes):
+            raise CheckpointError(f"{name} of an empty tensor in {self.where} has no import rule")
         try:
             return self.checked(node, handler(self, node))
         except TypeError as error:

@@ -33,17 +33,21 @@ def _(
 
 
 def _attention_seam(
-    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, **options: Any
+    module: torch.nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any = None, **options: Any
 ) -> tuple[torch.Tensor, None]:
     scaling = options.pop("scaling", None)
+    mask = options.pop("attention_mask", mask)
     window = options.pop("sliding_window", None)
+    if window is not None and window < 1:
+        raise CheckpointError(f"sliding_window must be at least 1, or null for none, got {window}")
     softcap = options.pop("softcap", None)
     dropout = options.pop("dropout", 0.0)
     unknown = {k: v for k, v in options.items() if k not in IGNORED and v is not None and v is not False}
     if dropout or mask is not None or unknown or not getattr(module, "is_causal", True):
         raise CheckpointError(
             f"attention of {type(module).__name__} requires causal attention with scaling, sliding_window and softcap "
-            f"at most; got dropout {dropout}, mask {mask is not None}, options {sorted(unknown)}"
+            f"at most; got dropout {dropout}, mask {mask is not None}, is_causal {getattr(module, 'is_causal', True)}, "
+            f"options {sorted(unknown)}"
         )
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(getattr(module, "layer_idx", -1))

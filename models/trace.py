@@ -5,11 +5,14 @@ Nothing of the model's size is allocated: parameters have shapes only, and buffe
 """
 
 import copy
+import inspect
 import logging
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +29,7 @@ from ..runtime.artifact.schema import ModelFacts
 from . import seams
 from .config import first_line, read_json_object
 from .importer import Imported, Importer, strip
-from .sources import checkpoint_names
+from .sources import SourceNames, source_names
 
 TRACED_TOKENS = 7
 
@@ -39,9 +42,14 @@ class TraceOptions:
     """Positions a sequence may have; None: what the model's configuration says."""
 
 
+class Traced(NamedTuple):
+    program: Program
+    sources: SourceNames
+
+
 def trace(
     config: PretrainedConfig, options: TraceOptions, available: Iterable[str] | None = None, eos: tuple[int, ...] = ()
-) -> Program:
+) -> Traced:
     """One step graph over T flat tokens, equal to the model's forward pass in eval mode.
 
     ``available``: names of the checkpoint's tensors, so that recipes name them; None for a model without checkpoint.
@@ -50,10 +58,10 @@ def trace(
     config = copy.deepcopy(config)  # transformers writes the chosen attention into it
     model = meta_model(config, options.dtype)
     exported = export(model)
-    names = checkpoint_names(model, available)
-    program = _Tracer(model, exported, names, config, options, eos).program()
+    sources = source_names(model, available)
+    program = _Tracer(model, exported, sources.names, config, options, eos).program()
     masks.require_windows((g.window for g in program.groups if g.window), config.model_type)
-    return program
+    return Traced(program, sources)
 
 
 def meta_model(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
@@ -63,8 +71,15 @@ def meta_model(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(
                 config, attn_implementation=seams.SEAM, dtype=TORCH_DTYPES[dtype], trust_remote_code=False
             )
-    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"transformers cannot build {config.model_type}: {first_line(error)}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        if seams.SEAM in str(error):
+            raise CheckpointError(
+                f"{config.model_type} does not use transformers' attention interface, through which tracing goes"
+            ) from error
+        reason = f"unknown name {error}" if isinstance(error, KeyError) else first_line(error)
+        raise CheckpointError(f"transformers cannot build {config.model_type}: {reason}") from error
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        raise CheckpointError(f"{config.model_type} takes no position_ids, which tracing gives every token")
     for module in model.modules():
         computed = [n for n in module._buffers if n in module._non_persistent_buffers_set]
         for name in computed:
@@ -77,8 +92,7 @@ def meta_model(config: PretrainedConfig, dtype: str) -> PreTrainedModel:
 def export(model: PreTrainedModel) -> torch.export.ExportedProgram:
     tokens = torch.export.Dim("T")
     ids = torch.zeros(TRACED_TOKENS, 1, dtype=torch.long, device="meta")
-    logging.getLogger("torch.export").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_logging():
         warnings.simplefilter("ignore")
         try:
             return torch.export.export(
@@ -92,6 +106,17 @@ def export(model: PreTrainedModel) -> torch.export.ExportedProgram:
             raise CheckpointError(
                 f"{model.config.model_type} cannot be traced by torch.export: {first_line(error)}"
             ) from error
+
+
+@contextmanager
+def quiet_logging() -> Iterator[None]:
+    """No log lines: what fails is raised, and said once."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class _Tracer:
@@ -240,6 +265,8 @@ class _Tracer:
         text = self.config.get_text_config()
         limit = int(getattr(text, "max_position_embeddings", 2048))
         wanted = self.options.max_context or limit
+        if limit < 2:
+            raise CheckpointError(f"max_position_embeddings must be at least 2, a prompt and an answer; got {limit}")
         if wanted > limit:
             raise CheckpointError(
                 f"--max-context must be at most the model's max_position_embeddings {limit}, got {wanted}"

@@ -1,12 +1,16 @@
 """The driver: what it reports, and that a compile without a checkpoint is one too."""
 
 import json
+import shutil
 
 import pytest
+from safetensors.numpy import load_file, save_file
 from xllmc.compiler.driver import PassReport, Silent, compile_model
 from xllmc.compiler.options import CompileOptions
 from xllmc.runtime.artifact.errors import ArtifactError, CheckpointError, OptionError
 from xllmc.runtime.engine import Engine
+
+from tests.commands import run_command
 
 
 class Recorder(Silent):
@@ -96,7 +100,7 @@ def test_an_engine_never_replaces_something_else(checkpoint, tmp_path):
     ("options", "reason"),
     [
         ({"dtype": "int3"}, "--dtype must be one of bf16, fp32"),
-        ({"max_context": 0}, "--max-context must be at least 1"),
+        ({"max_context": 1}, "--max-context must be at least 2"),
         ({"random_weights": -1}, "--random-weights"),
         ({"jobs": 0}, "--jobs"),
     ],
@@ -122,3 +126,27 @@ def test_weights_are_needed_unless_invented(checkpoint, tmp_path):
     (tmp_path / "config.json").write_bytes((checkpoint("qwen3") / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match="has neither model"):
         compile_model(tmp_path, tmp_path / "out", CompileOptions())
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_tied_tensor_that_the_checkpoint_has_twice_must_be_the_same(equal, checkpoint, tmp_path):
+    for file in checkpoint("gemma2").iterdir():
+        shutil.copy(file, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"] * (1 if equal else 2)
+    save_file(tensors | {"lm_head.weight": head}, tmp_path / "model.safetensors", {"format": "pt"})
+    if equal:
+        compile_model(tmp_path, tmp_path / "out", CompileOptions(isa=("native",)))
+    else:
+        with pytest.raises(CheckpointError, match=r"ties .* but the checkpoint has both and they differ"):
+            compile_model(tmp_path, tmp_path / "out", CompileOptions(isa=("native",)))
+
+
+def test_notes_name_what_was_not_read(checkpoint, tmp_path, capfd):
+    for file in checkpoint("qwen3").iterdir():
+        shutil.copy(file, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {"model.layers.9.mlp.weight": tensors["model.norm.weight"]}, tmp_path / "model.safetensors")
+    done = run_command(capfd, "compile", tmp_path, "-o", tmp_path / "out", "--isa", "native")
+    assert done.code == 0
+    assert "note: the model has no place for 1 tensors of the checkpoint: model.layers.9.mlp.weight" in done.err

@@ -26,7 +26,7 @@ SMALL = {
 
 def traced(directory: Path) -> tuple[Program, CheckpointSource]:
     source = CheckpointSource(directory)
-    return trace(load_config(directory), TraceOptions("f32"), source.names()), source
+    return trace(load_config(directory), TraceOptions("f32"), source.names()).program, source
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -53,7 +53,8 @@ def test_recipes_speak_the_checkpoints_names(checkpoint):
     """GPT-2's own files name tensors without the prefix that transformers' model has."""
     program, source = traced(checkpoint("gpt2"))
     without = {name.removeprefix("transformer."): name for name in source.names()}
-    renamed = trace(load_config(checkpoint("gpt2")), TraceOptions("f32"), list(without))
+    renamed, sources = trace(load_config(checkpoint("gpt2")), TraceOptions("f32"), list(without))
+    assert sources.unread == ()
     leaves = {leaf.attribute("name") for w in renamed.weights.values() for leaf in w.recipe.sources()}
     assert leaves <= set(without)
     assert len(renamed.weights) == len(program.weights)
@@ -124,3 +125,28 @@ def test_a_broken_generation_config_is_one_error(text, checkpoint, tmp_path):
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(CheckpointError):
         eos_token_ids(tmp_path, load_config(checkpoint("qwen3")))
+
+
+@pytest.mark.parametrize("window", [0, -3])
+def test_an_impossible_window_is_refused(window):
+    config = AutoConfig.for_model("gemma2", **SMALL, sliding_window=window)
+    with pytest.raises(CheckpointError, match="sliding_window must be at least 1"):
+        trace(config, TraceOptions("f32"))
+
+
+def test_an_empty_part_of_a_concatenation_is_left_out():
+    """Phi-3 rotates whole heads by default, and joins them with the nothing that is left."""
+    program, _ = trace(AutoConfig.for_model("phi3", **SMALL, pad_token_id=0), TraceOptions("f32"))
+    verify(program)
+
+
+@pytest.mark.parametrize("family", ["gptj", "gpt_neo"])
+def test_a_model_without_the_attention_interface_is_told_so(family):
+    with pytest.raises(CheckpointError, match="does not use transformers' attention interface"):
+        trace(AutoConfig.for_model(family), TraceOptions("f32"))
+
+
+def test_tensors_that_the_model_has_no_place_for_are_listed(checkpoint):
+    extra = [*CheckpointSource(checkpoint("llama")).names(), "model.layers.0.self_attn.q_norm.weight"]
+    _, sources = trace(load_config(checkpoint("llama")), TraceOptions("f32"), extra)
+    assert sources.unread == ("model.layers.0.self_attn.q_norm.weight",)
