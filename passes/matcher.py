@@ -7,7 +7,7 @@ Commutative ops match either way round. ``cast`` looks through a cast where ther
 so that one pattern serves every dtype.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,9 @@ Bindings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Pattern:
-    """Something a value may match. ``match`` gives the names bound, or None."""
+    """Something a value may match. ``match`` gives every way it does: the names bound so far and by it."""
 
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
+    def match(self, value: Any, bound: Bindings) -> Iterator[Bindings]:
         raise TypeError(f"{type(self).__name__} must define match")
 
 
@@ -31,12 +31,9 @@ class Anything(Pattern):
     name: str
     accepts: Callable[[Any], bool]
 
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
-        if not self.accepts(value):
-            return None
-        if self.name in bound:
-            return bound if bound[self.name] is value or bound[self.name] == value else None
-        return bound | {self.name: value}
+    def match(self, value: Any, bound: Bindings) -> Iterator[Bindings]:
+        if self.accepts(value) and (self.name not in bound or bound[self.name] == value):
+            yield bound | {self.name: value}
 
 
 @dataclass(frozen=True)
@@ -45,9 +42,9 @@ class Number(Pattern):
 
     value: float
 
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
-        is_number = isinstance(value, int | float)
-        return bound if is_number and abs(value - self.value) <= 1e-6 * abs(self.value) else None
+    def match(self, value: Any, bound: Bindings) -> Iterator[Bindings]:
+        if isinstance(value, int | float) and abs(value - self.value) <= 1e-6 * abs(self.value):
+            yield bound
 
 
 @dataclass(frozen=True)
@@ -57,19 +54,23 @@ class Call(Pattern):
     attributes: tuple[tuple[str, Any], ...]
     binds: str | None = None
 
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
+    def match(self, value: Any, bound: Bindings) -> Iterator[Bindings]:
         if not is_call(value, *self.names) or any(value.kwargs.get(k) != v for k, v in self.attributes):
-            return None
-        orders = [value.args]
+            return
+        if len(value.args) != len(self.operands):
+            return
+        if self.binds:
+            bound = bound | {self.binds: value}
+        yield from self._operands(0, value.args, bound)
         if value.target.traits.commutative:
-            orders.append(value.args[::-1])
-        for operands in orders:
-            result: Bindings | None = bound | {self.binds: value} if self.binds else bound
-            for pattern, operand in zip(self.operands, operands, strict=False):
-                result = pattern.match(operand, result) if result is not None else None
-            if result is not None and len(operands) == len(self.operands):
-                return result
-        return None
+            yield from self._operands(0, value.args[::-1], bound)
+
+    def _operands(self, position: int, values: tuple[Any, ...], bound: Bindings) -> Iterator[Bindings]:
+        if position == len(values):
+            yield bound
+            return
+        for found in self.operands[position].match(values[position], bound):
+            yield from self._operands(position + 1, values, found)
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,12 @@ class Through(Pattern):
     names: tuple[str, ...]
     inner: Pattern
 
-    def match(self, value: Any, bound: Bindings) -> Bindings | None:
+    def match(self, value: Any, bound: Bindings) -> Iterator[Bindings]:
         behind = [value]
         while is_call(behind[-1], *self.names):
             behind.append(behind[-1].args[0])
         for candidate in reversed(behind):
-            if (found := self.inner.match(candidate, bound)) is not None:
-                return found
-        return None
+            yield from self.inner.match(candidate, bound)
 
 
 def anything(name: str) -> Pattern:
@@ -119,8 +118,8 @@ def view(inner: Pattern) -> Pattern:
 
 
 def match(pattern: Pattern, node: fx.Node) -> Bindings | None:
-    """What ``pattern`` binds at ``node``, or None."""
-    return pattern.match(node, {})
+    """What ``pattern`` binds at ``node`` in the first way that it matches, or None."""
+    return next(pattern.match(node, {}), None)
 
 
 def look_through(node: Any, *names: str) -> Any:

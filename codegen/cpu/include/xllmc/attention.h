@@ -5,8 +5,8 @@
 //          s = panel_product(q, keys) * scale, softcapped, -inf where not visible; m' = max(m, max s);
 //          p = exp(s - m'); l = l * exp(m - m') + p[0..15] + p[16..31] in lanes; o = o * exp(m - m') and then one fma
 //          per visible position in order. At the end o / reduce_add(l), rounded once. Rows are tiled for reuse of keys
-//          and values only: no row's arithmetic depends on its tile. What is not visible is never multiplied, so stale
-//          pages may hold anything.
+//          and values only: no row's arithmetic depends on its tile. Keys that are not visible are multiplied
+//          and masked, values never, so stale pages may hold anything.
 #pragma once
 #include "cache.h"
 #include "math.h"

@@ -1,30 +1,14 @@
 // Matrix products with packed weights, and what is fused behind them.
 //
 // KERNELS  linear<T, OutT, N, K, Epilogue, gated>
-// Chain    panel_product's over all of K, then the epilogue in float32: (+ bias), (activation), (gate * up) or
-//          (+ residual), and one rounding at the store. Never split over threads, never dependent on M.
+// Chain    panel_product's over all of K, then the epilogue in float32: (+ bias), (activation), (gate * up), and
+//          one rounding at the store. Never split over threads, never dependent on M.
 #pragma once
 #include "math.h"
 #include "panel.h"
 #include "worker.h"
 
 namespace xllmc {
-
-// An epilogue is a functor F16(F16 value), like the activations of math.h, or F16(F16 value, int64_t row, int column,
-// int count) for `count` valid lanes at [row, column].
-
-// value + residual[row, column], with residual [M, N].
-template <class T, int N> struct AddResidual {
-    const T* residual;
-    XLLMC_INLINE F16 operator()(F16 value, int64_t row, int column, int count) const {
-        return value + load_some(residual + row * N + column, count);
-    }
-};
-
-template <class Epilogue> XLLMC_INLINE F16 finish(const Epilogue& e, F16 value, int64_t row, int column, int count) {
-    if constexpr (requires { e(value, row, column, count); }) return e(value, row, column, count);
-    else return e(value);
-}
 
 // The rows that a thread stages at once: as many as leave room for a panel in the second-level cache.
 template <class T> constexpr int rows_per_block(int k) {
@@ -33,13 +17,12 @@ template <class T> constexpr int rows_per_block(int k) {
     return rows < 48 ? 48 : rows > 240 ? 240 : rows;
 }
 
-// out[M, N] = epilogue(x[M, K] * weights^T + bias[N]).
+// out[M, N] = epilogue(x[M, K] * weights^T + bias[N]). Epilogue: a functor F16(F16), like the activations of math.h.
 //
 // packed: pack_panels of [N, K]. With `gated`, of the interleaving by 16 rows of a gate and an up projection, both [N,
 // K]: out[M, N] = epilogue(gate) * up. bias: in the order of the packed rows (with `gated`, interleaved too), or null.
 template <class T, class OutT, int N, int K, class Epilogue = Identity, bool gated = false>
-void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker,
-            Epilogue epilogue = {}) {
+void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker) {
     using Element = typename Staged<T>::element;
     constexpr int stride = staged_stride<T>(K);
     constexpr int steps = Staged<T>::steps(K);
@@ -83,12 +66,12 @@ void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M,
                     if (bias) value0 += bias0, value1 += bias1;
                     OutT* to = out + row * N + column;
                     if constexpr (gated) {
-                        store_some(to, finish(epilogue, value0, row, column, N - column) * value1, N - column);
+                        store_some(to, Epilogue{}(value0) * value1, N - column);
                     } else {
-                        store_some(to, finish(epilogue, value0, row, column, N - column), N - column);
+                        store_some(to, Epilogue{}(value0), N - column);
                         if (N - column > lanes) {
                             const int second = column + lanes;
-                            store_some(to + lanes, finish(epilogue, value1, row, second, N - second), N - second);
+                            store_some(to + lanes, Epilogue{}(value1), N - second);
                         }
                     }
                 }

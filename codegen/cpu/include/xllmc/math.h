@@ -1,6 +1,6 @@
 // Elementary functions and activations on sixteen lanes, about 1-2 ulp of float32.
 //
-// KERNELS  exp log tanh erf sigmoid sin cos pow power; silu gelu_tanh gelu_erf gelu_quick relu relu_squared; functors
+// KERNELS  exp log tanh erf sigmoid sin cos pow power; silu gelu_tanh gelu_erf relu; functors
 //          of the activations.
 // Chain    every lane runs the same polynomial, so a value's bits do not depend on its place in a row.
 #pragma once
@@ -101,7 +101,6 @@ XLLMC_INLINE F16 finite_below(F16 x) { return max(set1(-3.402823466e38f), x); }
 
 XLLMC_INLINE F16 silu(F16 x) { return finite_below(x) * sigmoid(x); }
 XLLMC_INLINE F16 relu(F16 x) { return maximum(x, zero()); }
-XLLMC_INLINE F16 relu_squared(F16 x) { return relu(x) * relu(x); }
 
 // x/2 * (1 + tanh(u)) with u = sqrt(2/pi) * (x + 0.044715 x^3), as x * sigmoid(2u).
 XLLMC_INLINE F16 gelu_tanh(F16 x) {
@@ -112,7 +111,6 @@ XLLMC_INLINE F16 gelu_erf(F16 x) {
     return set1(0.5f) * finite_below(x) * (set1(1.0f) + erf(x * set1(0.70710678118654752f)));
 }
 // x * sigmoid(1.702 x), CLIP's approximation.
-XLLMC_INLINE F16 gelu_quick(F16 x) { return finite_below(x) * sigmoid(x * set1(1.702f)); }
 
 // Functions without a vector form: lane by lane through the double of libm.
 template <class Function> XLLMC_INLINE F16 lane_by_lane(F16 x, Function function) {
@@ -151,9 +149,7 @@ struct Identity { XLLMC_INLINE F16 operator()(F16 x) const { return x; } };
 struct Silu { XLLMC_INLINE F16 operator()(F16 x) const { return silu(x); } };
 struct GeluTanh { XLLMC_INLINE F16 operator()(F16 x) const { return gelu_tanh(x); } };
 struct GeluErf { XLLMC_INLINE F16 operator()(F16 x) const { return gelu_erf(x); } };
-struct GeluQuick { XLLMC_INLINE F16 operator()(F16 x) const { return gelu_quick(x); } };
 struct Relu { XLLMC_INLINE F16 operator()(F16 x) const { return relu(x); } };
-struct ReluSquared { XLLMC_INLINE F16 operator()(F16 x) const { return relu_squared(x); } };
 struct Tanh { XLLMC_INLINE F16 operator()(F16 x) const { return tanh(x); } };
 struct Sigmoid { XLLMC_INLINE F16 operator()(F16 x) const { return sigmoid(x); } };
 

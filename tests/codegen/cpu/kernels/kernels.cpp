@@ -49,8 +49,8 @@ KERNEL(count_tasks) {
 }
 
 template <class T, class OutT, int N, int K, class E = Identity, bool gated = false>
-void run_linear(const xllmc_arg* a, const xllmc_worker* w, E epilogue = {}) {
-    linear<T, OutT, N, K, E, gated>(C(T, 0), a[1].p, C(T, 2), P(OutT, 3), a[4].i, *w, epilogue);
+void run_linear(const xllmc_arg* a, const xllmc_worker* w) {
+    linear<T, OutT, N, K, E, gated>(C(T, 0), a[1].p, C(T, 2), P(OutT, 3), a[4].i, *w);
 }
 
 #define FOR_TYPE(T, suffix)                                                                                            \
@@ -58,9 +58,6 @@ void run_linear(const xllmc_arg* a, const xllmc_worker* w, E epilogue = {}) {
     KERNEL(linear_to_float_##suffix) { run_linear<T, float, 97, 65>(a, w); }                                           \
     KERNEL(linear_gelu_##suffix) { run_linear<T, float, 64, 300, GeluTanh>(a, w); }                                    \
     KERNEL(linear_gated_##suffix) { run_linear<T, float, 40, 64, Silu, true>(a, w); }                                  \
-    KERNEL(linear_residual_##suffix) {                                                                                 \
-        run_linear<T, float, 97, 65>(a, w, AddResidual<T, 97>{C(T, 5)});                                               \
-    }                                                                                                                  \
     KERNEL(rms_norm_##suffix) { rms_norm<T, T, 200>(C(T, 0), C(T, 1), P(T, 2), a[3].i, float(a[4].f), *w); }           \
     KERNEL(rms_norm_float_weight_##suffix) {                                                                           \
         rms_norm<T, float, 72>(C(T, 0), C(float, 1), P(T, 2), a[3].i, float(a[4].f), *w);                              \

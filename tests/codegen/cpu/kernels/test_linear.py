@@ -65,15 +65,6 @@ def test_gate_and_up_meet_in_one_panel(kernels, random, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_a_residual_is_added_before_the_one_rounding(kernels, random, dtype):
-    x, w, residual = draw(random, dtype, 4, 65), draw(random, dtype, 97, 65), draw(random, dtype, 4, 97)
-    out, plain = np.zeros((4, 97), np.float32), np.zeros((4, 97), np.float32)
-    kernels(f"linear_residual_{dtype}", x, packed(w, dtype), None, out, 4, residual)
-    kernels(f"linear_to_float_{dtype}", x, packed(w, dtype), None, plain, 4)
-    assert (out == plain + widen(residual, dtype).astype(np.float32)).all()
-
-
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("name", "n", "k"), [("to_float", 97, 65), ("gelu", 64, 300), ("gated", 40, 64)])
 def test_a_row_has_the_same_bits_in_every_batch(kernels, random, dtype, name, n, k):
     """The tile that a row lands in, its place there, and the number of threads must not show."""
