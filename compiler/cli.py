@@ -20,9 +20,10 @@ from ..models.config import VERIFIED_FAMILIES
 from ..models.hub import resolve_model
 from ..runtime.artifact.errors import CheckpointError
 from ..runtime.engine import Engine
-from .driver import CompileResult, Estimate, Listener, Silent, compile_model
+from .driver import CompileResult, compile_model
 from .options import CompileOptions
 from .pipeline import PassReport
+from .progress import Estimate, Listener, Silent
 
 DEMO_PROMPTS = (
     'def read_config(path):\n    """',

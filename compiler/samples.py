@@ -7,11 +7,12 @@ import torch
 
 from ..runtime.artifact import recipe as recipes
 from ..runtime.artifact.dtypes import f32_to_bf16, numpy_dtype
+from ..runtime.artifact.pages import PAGE_TOKENS
 from ..runtime.artifact.recipe import Recipe
 from .ir.dims import Dim, Size
 from .ir.program import Weight
 from .ir.types import PagedType, TensorType
-from .ops.attention import PAGE_TOKENS, PagedCache
+from .ops.attention import PagedCache
 
 SIZES = {"T": 5, "S": 2, "S+1": 3, "R": 3, "B": 2}
 """Two sequences: three tokens that begin one, and two that go on past a page's edge in another."""

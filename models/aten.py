@@ -8,9 +8,8 @@ import torch
 from torch import fx
 
 from ..runtime.artifact.errors import CheckpointError
-from .importer import EMPTY, Imported, Importer
+from .importer import EMPTY, Handler, Imported, Importer
 
-Handler = Callable[[Importer, fx.Node], Any]
 HANDLERS: dict[str, Handler] = {}
 
 

@@ -6,7 +6,7 @@ that broadcasting repeats; elementwise ops insert it where operands meet.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,13 @@ EMPTY = object()
 
 
 class Importer:
-    """Turns traced nodes into ops in ``graph``, one by one. ``attention`` handles the seam's op."""
+    """Turns traced nodes into ops in ``graph``, one by one, by the handler of each traced operation's name."""
 
-    def __init__(self, graph: fx.Graph, tokens: str, attention: Callable[["Importer", fx.Node], Imported]) -> None:
+    def __init__(self, graph: fx.Graph, tokens: str, handlers: "Mapping[str, Handler]") -> None:
         self.graph = graph
         self.tokens = tokens
         """Name of the traced symbol of the token axis (``s44``)."""
-        self.attention = attention
+        self.handlers = handlers
         self.values: dict[fx.Node, Any] = {}
         self.where = ""
 
@@ -64,14 +64,12 @@ class Importer:
         raise CheckpointError("the traced graph has no output")
 
     def call(self, node: fx.Node) -> Any:
-        from .aten import HANDLERS
-
         name = str(node.target)
         if node.target is operator.getitem:
             return self.value(node.args[0])[node.args[1]]
         if name == "wrap_with_set_grad_enabled":
             return self.inline(node)
-        handler = HANDLERS.get(name) if name != "xllmc.attention.default" else self.attention
+        handler = self.handlers.get(name)
         if handler is None:
             raise CheckpointError(
                 f"the model uses {name} in {self.where or 'its top level'}, which has no import rule: a handler in "
@@ -151,6 +149,10 @@ class Importer:
             raise CheckpointError(f"cannot view {value.type} as {list(map(str, shape))} in {self.where}")
         axes = tuple(i for i, s in enumerate(shape) if s != 1)
         return Imported(self.reshape(value.node, tuple(shape[i] for i in axes)), axes)
+
+
+Handler = Callable[[Importer, fx.Node], Any]
+"""Gives a traced node's value: ``Imported``, several of them, a number, or ``EMPTY``."""
 
 
 def strip(graph: fx.Graph) -> None:

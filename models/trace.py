@@ -27,6 +27,7 @@ from ..runtime.artifact.errors import CheckpointError
 from ..runtime.artifact.recipe import Recipe, Tensor
 from ..runtime.artifact.schema import ModelFacts
 from . import seams
+from .aten import HANDLERS
 from .config import first_line, read_json_object
 from .importer import Imported, Importer, strip
 from .sources import SourceNames, source_names
@@ -147,7 +148,8 @@ class _Tracer:
         traced = self.exported.graph
         strip(traced)
         self.add_inputs(traced)
-        importer = Importer(self.graph, self.token_symbol(), self.attention)
+        handlers = {**HANDLERS, "xllmc.attention.default": self.attention}
+        importer = Importer(self.graph, self.token_symbol(), handlers)
         self.bind_placeholders(importer, traced)
         output = importer.run(traced, self.exported.graph_module)
         logits = next(v for v in flatten(output) if isinstance(v, Imported))

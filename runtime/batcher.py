@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from .artifact.errors import NumericError, OptionError, XllmcError
+from .door import check_sampling
+from .library import closed
 from .pages import SequencePages
 from .sampling import RowRequest, SamplingParams, sampling_input
-from .step import StepInput, StepOutput
+from .step import SamplingInput, StepInput, StepOutput
 from .text import IncrementalText, StopStrings
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length"]
 _BUSY_SECONDS = 0.002
 """Between two looks at key-value memory that something other than a request holds."""
-_CLOSED = "the engine is closed"
 _NONE_ALLOWED = -2
 """token_none_allowed of ``xllmc/sampler.h``."""
 
@@ -106,9 +107,11 @@ class Batcher:
         """Queue the requests. Raises OptionError, and queues none, if one can never fit."""
         for request in requests:
             self._engine.kv.needs(request.longest)
+            # The step's door would refuse it too, but then for all that share the step.
+            check_sampling(self._sampling([request]), 1, self._engine.manifest.model.vocab_size)
         with self._lock:
             if self._closed:
-                raise RuntimeError(_CLOSED)
+                raise closed()
             self._waiting.extend(requests)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="xllmc-batcher", daemon=True)
@@ -126,11 +129,13 @@ class Batcher:
         try:
             while self._has_work():
                 self._step()
+        except XllmcError as problem:
+            self._fail(problem)
         except BaseException as problem:
             self._fail(problem)
             raise
         if self._closed:
-            self._fail(RuntimeError(_CLOSED))
+            self._fail(closed())
 
     def _fail(self, problem: BaseException) -> None:
         with self._lock:
@@ -199,15 +204,18 @@ class Batcher:
             pages.append(request.pages)
         starts = np.cumsum([0, *(stop - request.computed for request, stop in batch)], dtype=np.int32)
         ends = starts[1:] - 1
-        rows = [RowRequest(r.params, r.seed, r.sample_index, r.tokens, len(r.prompt)) for r in sampled]
         return StepInput(
             token_ids=np.concatenate([np.array(r.tokens[r.computed : stop], np.int32) for r, stop in batch]),
             positions=np.concatenate([np.arange(r.computed, stop, dtype=np.int32) for r, stop in batch])[None],
             query_starts=starts,
             block_tables=kv.tables(pages),
             logit_rows=ends[[stop == len(request.tokens) for request, stop in batch]],
-            sampling=sampling_input(rows, self._engine.manifest.model.vocab_size) if rows else None,
+            sampling=self._sampling(sampled) if sampled else None,
         )
+
+    def _sampling(self, requests: Sequence[Request]) -> SamplingInput:
+        rows = [RowRequest(r.params, r.seed, r.sample_index, r.tokens, len(r.prompt)) for r in requests]
+        return sampling_input(rows, self._engine.manifest.model.vocab_size)
 
     def _deliver(self, request: Request, row: int, output: StepOutput) -> None:
         assert output.tokens is not None
@@ -251,6 +259,11 @@ def _unsampled(token: int) -> XllmcError:
     """What the sampling plan's negative tokens mean (``xllmc/sampler.h``)."""
     if token == _NONE_ALLOWED:
         return OptionError("sampling needs a token that is allowed, and logit_bias leaves none; allow one")
+    return not_finite()
+
+
+def not_finite() -> NumericError:
+    """What a NaN among the logits ends in."""
     return NumericError(
         "the model's logits must be finite, got NaN or infinity; check its weights, or compile with fp32"
     )

@@ -1,5 +1,6 @@
 """The command line, ``xllmc``. A command's module is imported only when it is asked for."""
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -27,13 +28,18 @@ _ERROR, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
 
 def main() -> None:
     """Run the command of ``sys.argv``; mistakes of the user's end in one line on stderr and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A model may write any character, whatever the terminal's encoding.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """The exit code of ``xllmc`` with these arguments."""
     try:
-        return _app(arguments)(args=arguments or ["--help"], prog_name="xllmc", standalone_mode=False) or 0
+        code = _app(arguments)(args=arguments or ["--help"], prog_name="xllmc", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except XllmcError as problem:
         return _fail(str(problem))
     except _USAGE_ERROR as problem:
@@ -43,13 +49,21 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(f"xllmc {arguments[0]} needs torch and transformers: pip install 'xllmc[compile]'")
     except BrokenPipeError:
-        # Python would flush stdout once more at exit, and complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        return _end_output()
+    except SystemExit as ended:  # which is what click makes of a closed pipe
+        if isinstance(ended.__context__, BrokenPipeError):
+            return _end_output()
+        raise
     except OSError as problem:  # a full disk, a directory that may not be written
         return _fail(f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
+
+
+def _end_output() -> int:
+    # Python would flush stdout once more at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return _BROKEN_PIPE
 
 
 def _fail(message: str) -> int:

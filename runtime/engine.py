@@ -1,8 +1,8 @@
 """An engine directory, loaded: bound plans over weights and key-value memory, one step at a time."""
 
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -14,13 +14,17 @@ from .artifact.isa import choose_library
 from .artifact.reader import read_manifest, read_plan
 from .artifact.schema import Manifest, Plan
 from .artifact.writer import WEIGHTS
+from .batcher import not_finite
+from .checks import is_whole, token_list
+from .door import check_step, checked_arrays
 from .generate import Chunk, Completion, Generator, Prompts
-from .library import Kernels
+from .library import Kernels, closed
 from .memory import allocate, available_bytes
+from .options import EngineOptions
 from .pages import KvMemory, pages_needed
 from .plan import BoundPlan, Capacities
 from .sampling import TOP_LOGPROBS, SamplingParams
-from .step import SamplingInput, StepInput, StepOutput, check_inputs, check_step
+from .step import SamplingInput, StepInput, StepOutput, check_plan
 from .threads import default_threads
 from .tokenizer import Tokenizer
 from .update import WeightSource, replay
@@ -34,23 +38,6 @@ class KernelTime(NamedTuple):
     origin: str
     kernel: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """The sizes an engine is loaded with; see ``Engine.load``."""
-
-    threads: int
-    max_tokens: int
-    max_rows: int
-    max_sequences: int
-    kv_tokens: int | None
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "max_tokens", "max_rows", "max_sequences", "kv_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise OptionError(f"{name} must be at least 1, got {value}")
 
 
 class Engine:
@@ -69,7 +56,7 @@ class Engine:
         """Held while a step runs or pages change hands."""
         self._update_lock = threading.Lock()
         self._weights = weights
-        self._pool = kernels.create_pool(options.threads)
+        self._pool = kernels.create_pool(int(options.threads))
         states = [state.name for state in manifest.states]
         self._plan = BoundPlan(plan, kernels, self._pool, self.capacities, weights.offsets, states)
         self._plan.set_weights(weights.memory)
@@ -103,12 +90,14 @@ class Engine:
         options = EngineOptions(
             default_threads() if threads is None else threads, max_tokens, max_rows, max_sequences, kv_tokens
         )
+        if not isinstance(path, str | os.PathLike):
+            raise OptionError(f"an engine is loaded from the path of its directory, got {type(path).__name__}")
         root = Path(path)
         manifest = read_manifest(root)
         kernels = Kernels(root, choose_library(manifest.kernels, isa))
         weights = open_weights(root / WEIGHTS, manifest.weights, huge_pages)
         plan = read_plan(root)
-        check_inputs(plan, len(manifest.groups))
+        check_plan(plan, manifest.model, len(manifest.groups))
         return cls(root, manifest, plan, kernels, weights, options)
 
     def __enter__(self) -> "Engine":
@@ -125,6 +114,11 @@ class Engine:
         with self.lock:
             self._pool.close()
 
+    def check_open(self) -> None:
+        """Raise OptionError after ``close``."""
+        if self._pool.closed:
+            raise closed()
+
     @property
     def weights(self) -> Weights:
         """The packed weights in use, and their version."""
@@ -135,6 +129,7 @@ class Engine:
 
         Raises OptionError for an input that does not fit the engine.
         """
+        step = checked_arrays(step)
         with self.lock:
             rows = self._forward(step)
             vocabulary = self.manifest.model.vocab_size
@@ -167,16 +162,22 @@ class Engine:
 
     def logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """The logits after each of the tokens: float32 [T, vocab_size]."""
-        result = np.empty((len(token_ids), self.manifest.model.vocab_size), np.float32)
-        for start, output in self._teacher_forced(np.asarray(token_ids, np.int64)):
+        ids = self._given(token_ids)
+        result = np.empty((len(ids), self.manifest.model.vocab_size), np.float32)
+        for start, output in self._teacher_forced(ids):
             result[start : start + len(output)] = output
         return result
 
     def score(self, token_ids: Sequence[int]) -> np.ndarray:
-        """The natural log-probability of each token given those before it: float32 [T]; the first is nan."""
-        result = np.full(len(token_ids), np.nan, np.float32)
-        ids = np.asarray(token_ids, np.int64)
+        """The natural log-probability of each token given those before it: float32 [T]; the first is nan.
+
+        Raises NumericError where the model's logits are not finite.
+        """
+        ids = self._given(token_ids)
+        result = np.full(len(ids), np.nan, np.float32)
         for start, output in self._teacher_forced(ids[:-1], targets=ids[1:]):
+            if not np.isfinite(output).all():
+                raise not_finite()
             result[start + 1 : start + 1 + len(output)] = output
         return result
 
@@ -187,19 +188,24 @@ class Engine:
         All or nothing: on an error (CheckpointError, OptionError) the engine is as it was. Sequences that are running
         keep the keys and values of the weights that computed them.
         """
+        if version is not None and not (is_whole(version) and version < 1 << 63):
+            raise OptionError(f"version must be a whole number below 2^63, got {version!r}")
         with self._update_lock:
+            self.check_open()
             current = self._weights
-            wanted = current.version + 1 if version is None else version
+            wanted = current.version + 1 if version is None else int(version)
             if wanted <= current.version:
                 raise OptionError(f"version must be above the present {current.version}, got {wanted}")
             replaced = replay(self.manifest.weights, current, source, wanted)
             with self.lock:
+                self.check_open()
                 self._weights = replaced
                 self._plan.set_weights(replaced.memory)
             return wanted
 
     def profile(self, step: StepInput) -> tuple[KernelTime, ...]:
         """Run the forward plan once, timing every kernel."""
+        step = checked_arrays(step)
         launches = self._plan.functions["forward"].plan.launches
         seconds = np.zeros(len(launches))
         with self.lock:
@@ -207,6 +213,10 @@ class Engine:
         return tuple(
             KernelTime(launch.origin, launch.kernel, float(s)) for launch, s in zip(launches, seconds, strict=True)
         )
+
+    def _given(self, token_ids: Sequence[int]) -> np.ndarray:
+        self.check_open()
+        return np.array(token_list(token_ids, self.manifest.model.vocab_size, "token_ids"), np.int32)
 
     def _group_pages(self) -> list[int]:
         """How many pages each state group gets."""
@@ -225,6 +235,7 @@ class Engine:
         return pages
 
     def _forward(self, step: StepInput, seconds: np.ndarray | None = None) -> int:
+        self.check_open()
         owner = check_step(step, self.manifest, self.capacities, [pool.pages for pool in self.kv.pools])
         columns = step.block_tables[0].shape[1] if step.block_tables else 0
         rows = step.logit_rows.size

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .artifact.errors import OptionError
 from .batcher import Batcher, Chunk, FinishReason, Request, TokenLogprobs
+from .checks import is_number, token_list
 from .sampling import SamplingParams
 from .text import IncrementalText
 
@@ -136,10 +139,11 @@ class Generator:
     def _submit(
         self, prompts: Prompts, params: SamplingParams | None, put: Callable[[Delivery], object]
     ) -> list[_Parts]:
-        params = params or self._engine.tokenizer.default_sampling()
+        self._engine.check_open()
+        params = self._engine.tokenizer.default_sampling() if params is None else params
         self._check(params)
         parts: list[_Parts] = []
-        for prompt_index, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts):
+        for prompt_index, prompt in enumerate(_listed(prompts)):
             ids = self._token_ids(prompt)
             seed = secrets.randbits(64) if params.seed is None else params.seed
             for sample_index in range(params.n):
@@ -152,6 +156,8 @@ class Generator:
         return parts
 
     def _check(self, params: SamplingParams) -> None:
+        if not isinstance(params, SamplingParams):
+            raise OptionError(f"params must be SamplingParams, got {type(params).__name__}")
         size = self._engine.manifest.model.vocab_size
         for token in (*params.logit_bias, *params.stop_token_ids):
             if not 0 <= token < size:
@@ -163,15 +169,16 @@ class Generator:
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
         model = self._engine.manifest.model
-        ids = self._engine.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        if isinstance(prompt, str):
+            ids = token_list(self._engine.tokenizer.encode(prompt), model.vocab_size, "the tokenizer's ids")
+        else:
+            ids = token_list(prompt, model.vocab_size, "prompt token ids")
         if not ids:
             raise OptionError("a prompt needs at least one token, got none")
         if len(ids) >= model.max_context:
             raise OptionError(
                 f"a prompt must be shorter than the context of {model.max_context} tokens, got {len(ids)}"
             )
-        if bad := [token for token in ids if not 0 <= token < model.vocab_size]:
-            raise OptionError(f"prompt token ids must be from 0 to {model.vocab_size - 1}, got {bad[0]}")
         return ids
 
     def _request(
@@ -194,6 +201,18 @@ class Generator:
             text=IncrementalText(tokenizer.decode if tokenizer.present else lambda _: "", ids),
             deliver=deliver,
         )
+
+
+def _listed(prompts: Prompts) -> list[Prompt]:
+    """``prompts`` one by one. Raises OptionError for what is neither text nor a list of prompts."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, Sequence | np.ndarray) or isinstance(prompts, bytes | bytearray):
+        raise OptionError(f"prompts must be text, or a list of texts or of lists of ids, got {type(prompts).__name__}")
+    listed = list(prompts)
+    if any(is_number(prompt) for prompt in listed):
+        raise OptionError("prompts must be a list of prompts, got a list of numbers; wrap a prompt's ids: [[5, 6]]")
+    return listed
 
 
 def _collect(parts: list[_Parts], delivery: Delivery) -> bool:

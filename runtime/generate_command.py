@@ -1,6 +1,7 @@
 """``xllmc generate``: continue one prompt on the terminal."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from .artifact.errors import OptionError
-from .batcher import Chunk
+from .batcher import Chunk, TokenLogprobs
 from .engine import Engine
 
 
@@ -73,7 +74,7 @@ def generate_command(
     ) as loaded:
         ready = time.perf_counter()
         params = loaded.tokenizer.default_sampling(**{k: v for k, v in given.items() if v is not None})
-        text = sys.stdin.read() if prompt == "-" else prompt
+        text = _standard_input() if prompt == "-" else prompt
         ids = loaded.tokenizer.encode_chat(_messages(text, system)) if chat else loaded.tokenizer.encode(text)
         chunks, times = [], []
         for chunk in loaded.stream(ids, params):
@@ -83,7 +84,7 @@ def generate_command(
                 print(chunk.text, end="", flush=True)
     timings = _timings(began, ready, times)
     if as_json:
-        print(json.dumps(_report(ids, chunks, timings), ensure_ascii=False))
+        print(json.dumps(report(ids, chunks, timings), ensure_ascii=False, allow_nan=False))
         return
     print()
     if sys.stderr.isatty():
@@ -94,19 +95,29 @@ def generate_command(
         )
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as problem:
+        raise OptionError(f"the prompt on standard input must be UTF-8: {problem}") from problem
+
+
 def _messages(text: str, system: str | None) -> list[dict[str, str]]:
     first = [{"role": "system", "content": system}] if system is not None else []
     return [*first, {"role": "user", "content": text}]
 
 
 def _biases(texts: Sequence[str]) -> dict[int, float]:
-    biases = {}
+    biases: dict[int, float] = {}
     for text in texts:
         token, _, bias = text.partition("=")
         try:
-            biases[int(token)] = float(bias)
+            number, value = int(token), float(bias)
         except ValueError as problem:
             raise OptionError(f"--logit-bias must be ID=BIAS, as in 42=-1.5, got {text!r}") from problem
+        if number in biases:
+            raise OptionError(f"--logit-bias must name each token once, got {number} again")
+        biases[number] = value
     return biases
 
 
@@ -120,12 +131,23 @@ def _timings(began: float, ready: float, times: Sequence[float]) -> Timings:
     )
 
 
-def _report(prompt: Sequence[int], chunks: Sequence[Chunk], timings: Timings) -> dict[str, Any]:
+def report(prompt: Sequence[int], chunks: Sequence[Chunk], timings: Timings) -> dict[str, Any]:
+    """What ``--json`` prints."""
     return {
         "prompt_token_ids": list(prompt),
         "token_ids": [chunk.token_id for chunk in chunks],
         "text": "".join(chunk.text for chunk in chunks),
-        "logprobs": [chunk.logprobs._asdict() for chunk in chunks if chunk.logprobs],
+        "logprobs": [_logprobs(chunk.logprobs) for chunk in chunks if chunk.logprobs],
         "finish_reason": chunks[-1].finish_reason,
         "timings": timings._asdict(),
     }
+
+
+def _logprobs(logprobs: TokenLogprobs) -> dict[str, Any]:
+    """As JSON, which has no infinity (a token that could not be sampled) and no NaN: null stands for them."""
+    found = {name: _finite(getattr(logprobs, name)) for name in ("model", "temperature", "sampled")}
+    return found | {"top": [[token, _finite(value)] for token, value in logprobs.top]}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

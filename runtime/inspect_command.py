@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .artifact.errors import OptionError
+from .artifact.errors import ArtifactError, OptionError
 from .artifact.reader import check_files, read_manifest, read_plan
 from .artifact.schema import FileEntry, Manifest, Plan
 
@@ -41,7 +41,11 @@ def inspect_command(
 def _graph_text(engine: Path, manifest: Manifest, stage: str) -> str:
     if stage not in manifest.graphs:
         raise OptionError(f"--graph must be one of {', '.join(manifest.graphs)}, got {stage}")
-    return (engine / manifest.graphs[stage]).read_text()
+    file = engine / manifest.graphs[stage]
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ArtifactError(f"{file} is damaged ({problem}); copy or compile the engine again") from problem
 
 
 def _plan_counts(plan: Plan) -> dict[str, dict[str, int]]:

@@ -15,6 +15,11 @@ POINTER, SYMBOL, INTEGER, REAL = range(4)
 _RUN_FAULTS = {1: "a launch has too many operands", 2: "the engine is already running a step from another thread"}
 
 
+def closed() -> OptionError:
+    """What using an engine after ``close`` ends in."""
+    return OptionError("the engine is closed; load it again")
+
+
 class Kernels:
     """The loaded library. Raises ArtifactError if it cannot be loaded or is not what the manifest says."""
 
@@ -77,12 +82,16 @@ class Pool:
         self._kernels = kernels
         self._handle: int | None = handle
 
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
     def run(
         self, launches: np.ndarray, bases: np.ndarray, symbols: np.ndarray, seconds: np.ndarray | None = None
     ) -> None:
         """Run ``launches`` (LAUNCH records) in order. ``seconds`` f64[launches], if given, receives each one's time."""
         if self._handle is None:
-            raise RuntimeError("the engine is closed")
+            raise closed()
         self._kernels.run(self._handle, launches, bases, symbols, None if seconds is None else seconds.ctypes.data)
 
     def close(self) -> None:

@@ -97,6 +97,8 @@ class BoundPlan:
         """
         if values.dtype.names is None:
             values = np.ascontiguousarray(values, numpy_dtype(self.functions[function].inputs[name].dtype))
+        else:
+            values = np.ascontiguousarray(values)
         self._set("input", function, name, values=values)
 
     def run(self, function: str, seconds: np.ndarray | None = None) -> None:

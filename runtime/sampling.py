@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .artifact.errors import OptionError
+from .checks import INT32_MAX, is_number, is_whole
 from .step import SamplingInput
 
 TOP_LOGPROBS = 20
@@ -35,6 +36,13 @@ SAMPLING_ROW = np.dtype(
     align=True,
 )
 """struct xllmc_sampling_row of ``xllmc/sampler.h``."""
+GREEDY_BELOW = 1e-5
+"""Temperatures below choose the likeliest token, as 0 does: logits divided by them would overflow."""
+TEMPERATURE_LIMIT = 1e4
+PENALTY_LIMIT = 1e9
+"""Of logit biases and of the penalties that are subtracted, either way: sums with logits stay finite."""
+REPETITION_LIMITS = (1e-3, 1e3)
+_SAMPLES_LIMIT = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,7 @@ class SamplingParams:
     """How to continue a prompt. Values out of range raise OptionError."""
 
     temperature: float = 1.0
-    """0: the likeliest token."""
+    """0, and all below 1e-5: the likeliest token. At most 10000."""
     top_k: int = 0
     """Only the k likeliest tokens; 0: all."""
     top_p: float = 1.0
@@ -56,7 +64,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     """Subtracted once for each time a token is in the output."""
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    """Added to the logits of these token ids."""
+    """Added to the logits of these token ids; -inf: never this token."""
     seed: int | None = None
     """None: another one for every request."""
     max_tokens: int = 256
@@ -71,26 +79,34 @@ class SamplingParams:
     """Samples of each prompt."""
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0 <= self.temperature < math.inf, "at least 0")
-        _check("top_k", self.top_k, self.top_k >= 0, "at least 0 (0: all tokens)")
-        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
-        _check("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1")
-        _check("repetition_penalty", self.repetition_penalty, 0 < self.repetition_penalty < math.inf, "above 0")
-        _check("presence_penalty", self.presence_penalty, math.isfinite(self.presence_penalty), "a finite number")
-        _check("frequency_penalty", self.frequency_penalty, math.isfinite(self.frequency_penalty), "a finite number")
+        _real("temperature", self.temperature, 0, TEMPERATURE_LIMIT)
+        _whole("top_k", self.top_k, 0, INT32_MAX)
+        _check("top_p", self.top_p, is_number(self.top_p) and 0 < self.top_p <= 1, "above 0 and at most 1")
+        _real("min_p", self.min_p, 0, 1)
+        _real("repetition_penalty", self.repetition_penalty, *REPETITION_LIMITS)
+        _real("presence_penalty", self.presence_penalty, -PENALTY_LIMIT, PENALTY_LIMIT)
+        _real("frequency_penalty", self.frequency_penalty, -PENALTY_LIMIT, PENALTY_LIMIT)
+        _check("logit_bias", self.logit_bias, isinstance(self.logit_bias, Mapping), "a mapping of token ids to numbers")
         for token, bias in self.logit_bias.items():
-            _check(f"logit_bias of token {token}", bias, token >= 0 and not math.isnan(bias), "a number")
-        _check("seed", self.seed, self.seed is None or 0 <= self.seed < 1 << 64, "from 0 to 2^64 - 1")
-        _check("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
-        _check(
-            "stop",
-            self.stop,
-            not isinstance(self.stop, str) and all(self.stop),
-            "a tuple of strings that are not empty",
-        )
-        logprobs = self.logprobs
-        _check("logprobs", logprobs, logprobs is None or 0 <= logprobs <= TOP_LOGPROBS, f"from 0 to {TOP_LOGPROBS}")
-        _check("n", self.n, self.n >= 1, "at least 1")
+            _whole("logit_bias of a token: its id", token, 0, INT32_MAX)
+            if bias != -math.inf:
+                _real(f"logit_bias of token {token}", bias, -PENALTY_LIMIT, PENALTY_LIMIT)
+        # What is checked here must not change later, while the batcher runs it.
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        if self.seed is not None:
+            _whole("seed", self.seed, 0, (1 << 64) - 1)
+        _whole("max_tokens", self.max_tokens, 1, INT32_MAX)
+        strings = _is_list(self.stop) and all(isinstance(stop, str) and stop for stop in self.stop)
+        _check("stop", self.stop, strings, "a tuple of strings that are not empty")
+        object.__setattr__(self, "stop", tuple(self.stop))
+        _check("stop_token_ids", self.stop_token_ids, _is_list(self.stop_token_ids), "a tuple of token ids")
+        for token in self.stop_token_ids:
+            _whole("stop_token_ids", token, 0, INT32_MAX)
+        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
+        _check("ignore_eos", self.ignore_eos, isinstance(self.ignore_eos, bool), "true or false")
+        if self.logprobs is not None:
+            _whole("logprobs", self.logprobs, 0, TOP_LOGPROBS)
+        _whole("n", self.n, 1, _SAMPLES_LIMIT)
 
     @property
     def penalises(self) -> bool:
@@ -100,6 +116,18 @@ class SamplingParams:
 def _check(name: str, value: object, valid: bool, rule: str) -> None:
     if not valid:
         raise OptionError(f"{name} must be {rule}, got {value!r}")
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    _check(name, value, is_whole(value) and least <= value <= most, f"a whole number from {least} to {most}")
+
+
+def _real(name: str, value: object, least: float, most: float) -> None:
+    _check(name, value, is_number(value) and least <= value <= most, f"a number from {least:g} to {most:g}")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, tuple | list)
 
 
 class RowRequest(NamedTuple):
@@ -131,7 +159,7 @@ def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingI
             seed,
             sample_index,
             len(tokens),
-            params.temperature,
+            params.temperature if params.temperature >= GREEDY_BELOW else 0,
             params.top_p,
             params.min_p,
             params.repetition_penalty,

@@ -36,7 +36,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a plain prompt, with the special tokens that the model wants at its start."""
-        return self._tokenizer.encode(text).ids
+        return self._tokenizer.encode(_unicode(text)).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ``ids``, special tokens left out."""
@@ -44,7 +44,7 @@ class Tokenizer:
 
     def encode_chat(self, messages: Sequence[Message], **variables: Any) -> list[int]:
         """The ids of a conversation, up to where the model's answer starts."""
-        return self._tokenizer.encode(self.render_chat(messages, **variables), add_special_tokens=False).ids
+        return self._tokenizer.encode(_unicode(self.render_chat(messages, **variables)), add_special_tokens=False).ids
 
     def render_chat(self, messages: Sequence[Message], **variables: Any) -> str:
         """The chat template's text for ``messages`` (``role`` and ``content``); templates run in a sandbox.
@@ -65,8 +65,15 @@ class Tokenizer:
 
         As in transformers, a model that does not say ``do_sample`` is decoded greedily.
         """
-        config = self._json("generation_config.json")
+        name = "generation_config.json"
+        config = self._json(name)
         defaults = {name: config[name] for name in _DEFAULTS if config.get(name) is not None}
+        try:
+            SamplingParams(**defaults)
+        except OptionError as problem:
+            raise ArtifactError(
+                f"{self.directory / name}: {problem}; correct the model's and compile it again"
+            ) from problem
         if not config.get("do_sample", False):
             defaults["temperature"] = 0.0
         return SamplingParams(**(defaults | overrides))
@@ -97,10 +104,13 @@ class Tokenizer:
     def _template_text(self) -> str:
         path = self.directory / "chat_template.jinja"
         if path.is_file():
-            return path.read_text()
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as problem:
+                raise ArtifactError(f"{path} is damaged ({problem}); compile the engine again") from problem
         text = self._json("tokenizer_config.json").get("chat_template")
         if isinstance(text, list):
-            named = {entry["name"]: entry["template"] for entry in text}
+            named = {entry.get("name"): entry.get("template") for entry in text if isinstance(entry, dict)}
             text = named.get("default")
         if not isinstance(text, str):
             raise OptionError("this model has no chat template, as base models have none; give a plain prompt instead")
@@ -110,14 +120,31 @@ class Tokenizer:
     def _special_tokens(self) -> dict[str, Any]:
         config = self._json("tokenizer_config.json")
         found = {name: config.get(name) for name in _SPECIAL_TOKENS}
-        return {name: token["content"] if isinstance(token, dict) else token for name, token in found.items() if token}
+        return {
+            name: token.get("content") if isinstance(token, dict) else token for name, token in found.items() if token
+        }
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.directory / name
         try:
-            return json.loads(path.read_text()) if path.is_file() else {}
-        except ValueError as problem:
+            data = json.loads(path.read_bytes()) if path.is_file() else {}
+        except (ValueError, RecursionError) as problem:
             raise ArtifactError(f"{path} is damaged ({problem}); compile the engine again") from problem
+        if not isinstance(data, dict):
+            raise ArtifactError(f"{path} must hold a JSON object, got {type(data).__name__}; compile the engine again")
+        return data
+
+
+def _unicode(text: str) -> str:
+    """``text``, if UTF-8 can write it; OptionError for lone surrogates, which is how Python passes on damaged UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise OptionError(
+            f"a prompt must be valid Unicode, got {text[problem.start]!a} at character {problem.start}; "
+            "give it in UTF-8"
+        ) from problem
+    return text
 
 
 def _sandbox() -> "jinja2.Environment":

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .artifact.checkpoint import Checkpoint, missing_tensor
-from .artifact.errors import CheckpointError
+from .artifact.dtypes import ITEM_BYTES, numpy_dtype
+from .artifact.errors import CheckpointError, OptionError
 from .artifact.recipe import Recipe, Tensor, evaluate
 from .artifact.safetensors_file import tensor_bytes
 from .artifact.schema import WeightEntry
@@ -23,8 +24,8 @@ _NAMED = 3
 def replay(declared: Iterable[WeightEntry], current: Weights, source: WeightSource, version: int) -> Weights:
     """The weights that compiling ``source`` would give, byte for byte; ``current`` is left as it is.
 
-    Everything is checked before anything is computed. Raises CheckpointError naming tensors that are missing, unknown,
-    of the wrong shape or of a type that is not a float.
+    Everything is checked before anything is computed. Raises CheckpointError naming tensors that are missing, of
+    the wrong shape or of a type that is not a float, and OptionError for a source that is neither.
     """
     entries = tuple(declared)
     recipes = {entry.name: Recipe.from_json(entry.recipe) for entry in entries if entry.recipe is not None}
@@ -54,24 +55,56 @@ def replay(declared: Iterable[WeightEntry], current: Weights, source: WeightSour
 def _reader(source: WeightSource, leaves: Mapping[str, Recipe]) -> Callable[[str], Tensor]:
     if isinstance(source, str | Path):
         checkpoint = Checkpoint(Path(source))
+        names = _resolve(leaves, checkpoint.names, str(source))
         for name, leaf in leaves.items():
-            entry = checkpoint.entry(name)
+            entry = checkpoint.entry(names[name])
             _check(name, entry.shape, entry.dtype, leaf)
-        return checkpoint.read
-    if missing := [name for name in leaves if name not in source]:
-        raise CheckpointError(f"{missing_tensor(missing[0], source, 'the update')}{_more(missing)}")
-    if unknown := [name for name in source if name not in leaves]:
-        raise CheckpointError(
-            f"the update has a tensor {unknown[0]} that this engine does not use{_more(unknown)}; leave it out"
+        return lambda name: checkpoint.read(names[name])
+    if not isinstance(source, Mapping):
+        raise OptionError(
+            "new weights must be a mapping of names to arrays, or the path of a model directory, "
+            f"got {type(source).__name__}"
         )
-    tensors = {name: _as_tensor(name, array) for name, array in source.items()}
+    names = _resolve(leaves, [name for name in source if isinstance(name, str)], "the update")
+    tensors = {name: _as_tensor(name, source[given]) for name, given in names.items()}
     for name, leaf in leaves.items():
         _check(name, tensors[name].values.shape, tensors[name].dtype, leaf)
     return tensors.__getitem__
 
 
+def _resolve(leaves: Iterable[str], given: Iterable[str], where: str) -> dict[str, str]:
+    """By name of a leaf, the given name: the same one, or one with or without the base model's prefix.
+
+    Other names (tied copies, buffers) are ignored.
+    """
+    wanted, present = dict.fromkeys(leaves), set(given)
+    spare: dict[str, list[str]] = {}
+    for name in sorted(present.difference(wanted)):
+        spare.setdefault(name.partition(".")[2], []).append(name)
+    resolved, missing = {}, []
+    for name in wanted:
+        bare = name.partition(".")[2]
+        shorter = [bare] if bare in present and bare not in wanted else []
+        found = [name] if name in present else spare.get(name, []) + shorter
+        if len(found) > 1:
+            raise CheckpointError(f"{where} must have one tensor for {name}, got {' and '.join(found)}; leave one out")
+        if found:
+            resolved[name] = found[0]
+        else:
+            missing.append(name)
+    if missing:
+        raise CheckpointError(f"{missing_tensor(missing[0], sorted(present), where)}{_more(missing)}")
+    if len(set(resolved.values())) < len(resolved):
+        twice = next(name for name in resolved.values() if list(resolved.values()).count(name) > 1)
+        raise CheckpointError(f"{where} has one tensor {twice} for two of the model's; give both under their own names")
+    return resolved
+
+
 def _as_tensor(name: str, array: Any) -> Tensor:
     if isinstance(array, Tensor):
+        known = isinstance(array.values, np.ndarray) and array.dtype in ITEM_BYTES
+        if not known or array.values.dtype != numpy_dtype(array.dtype):
+            raise CheckpointError(f"tensor {name} must hold a numpy array of {array.dtype}; convert it first")
         return array
     if not isinstance(array, np.ndarray) or array.dtype.name not in _DTYPES:
         kind = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__

@@ -40,13 +40,13 @@ def rebuild_command(
 def rebuild_kernels(engine: Path, isa: Sequence[str], jobs: int = 2) -> Manifest:
     """Replace the engine by one with the same files and newly built libraries; returns its manifest.
 
-    Raises ArtifactError for an engine that is damaged or not for the CPU, XllmcError where the compiler is missing or
-    fails; the engine is then as it was.
+    The old libraries may be damaged or missing. Raises ArtifactError for an engine damaged otherwise or not for the
+    CPU, XllmcError where the compiler is missing or fails; the engine is then as it was.
     """
-    manifest, levels = read_manifest(engine), choose_levels(isa)
+    manifest, levels = read_manifest(engine, libraries=False), choose_levels(isa)
     if manifest.target != "cpu":
         raise ArtifactError(f"xllmc rebuild requires an engine for the cpu, {engine} is for {manifest.target}")
-    check_files(engine, manifest)
+    check_files(engine, manifest, libraries=False)
     compiler = find_compiler()
     old = {library.path for library in manifest.kernels}
     with tempfile.TemporaryDirectory(prefix="xllmc-") as temporary:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...runtime.artifact.pages import PAGE_TOKENS
 from ..ir.dims import whole
 from ..ir.op import Cost, Traits
 from ..ir.types import PagedType, TensorType, TupleType
@@ -20,9 +21,6 @@ from .rope import rope
 from .typing import elements, nbytes, require, traffic
 
 Tensor = torch.Tensor
-
-PAGE_TOKENS = 32
-"""Positions in one page, and in one block of the online softmax, so that paging never changes a bit."""
 
 
 @dataclass

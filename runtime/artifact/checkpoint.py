@@ -61,7 +61,7 @@ class Checkpoint:
         try:
             shards = json.loads(path.read_text())["weight_map"]
             valid = isinstance(shards, dict) and all(isinstance(shard, str) for shard in shards.values())
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             raise CheckpointError(f"{path} cannot be read ({problem}); download it again") from problem
         if not valid:
             raise CheckpointError(f"{path} must map tensor names to file names in its weight_map; download it again")

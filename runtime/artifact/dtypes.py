@@ -74,4 +74,6 @@ def cast(values: np.ndarray, source: str, target: str) -> np.ndarray:
         return values
     if source == "bf16":
         values = bf16_to_f32(values)
-    return f32_to_bf16(values.astype(np.float32)) if target == "bf16" else values.astype(numpy_dtype(target))
+    # What a narrower type cannot hold becomes infinite, of which the model's logits will tell.
+    with np.errstate(over="ignore"):
+        return f32_to_bf16(values.astype(np.float32)) if target == "bf16" else values.astype(numpy_dtype(target))

@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from .consistency import faults
 from .errors import ArtifactError
 from .schema import ABI_VERSION, SCHEMA_VERSION, FileEntry, Manifest, Plan
 from .version import xllmc_version
@@ -17,9 +18,10 @@ from .writer import BLANK_DIGEST, MANIFEST, PLAN
 _DIGEST = re.compile(rb'"digest": "([0-9a-f]{64})"')
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the engine ``path``, after checks that take milliseconds: its own digest, the versions, and that
-    every file is there with its size. Raises ArtifactError.
+def read_manifest(path: Path, libraries: bool = True) -> Manifest:
+    """The manifest of the engine ``path``, after checks that take milliseconds: its own digest, the versions, that its
+    parts belong together, and that every file is there with its size. ``libraries`` False: its kernel libraries may be
+    missing or damaged. Raises ArtifactError.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -29,7 +31,7 @@ def read_manifest(path: Path) -> Manifest:
         data = json.loads(raw)
     except OSError as problem:
         raise ArtifactError(f"{file} cannot be read: {problem.strerror}; check its permissions") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ArtifactError(f"{file} is truncated or corrupted ({problem}); compile the engine again") from problem
     _check_versions(path, data)
     _check_digest(file, raw)
@@ -37,7 +39,9 @@ def read_manifest(path: Path) -> Manifest:
         manifest = Manifest.model_validate(data)
     except ValidationError as problem:
         raise ArtifactError(f"{file} is not a valid manifest: {_first(problem)}; compile the engine again") from problem
-    for entry in manifest.files:
+    if fault := next(faults(manifest), None):
+        raise ArtifactError(f"{file} is not a valid manifest: {fault}; compile the engine again")
+    for entry in _entries(manifest, libraries):
         _check_size(path, entry)
     return manifest
 
@@ -51,9 +55,16 @@ def read_plan(path: Path) -> Plan:
         raise ArtifactError(f"{path / PLAN} is damaged: {reason}; compile the engine again") from problem
 
 
-def check_files(path: Path, manifest: Manifest, checked: Callable[[FileEntry], None] = lambda entry: None) -> None:
-    """Hash every file and compare with the manifest. ``checked`` is called after each. Raises ArtifactError."""
-    for entry in manifest.files:
+def check_files(
+    path: Path,
+    manifest: Manifest,
+    checked: Callable[[FileEntry], None] = lambda entry: None,
+    libraries: bool = True,
+) -> None:
+    """Hash every file, kernel ``libraries`` or not, and compare with the manifest. ``checked`` is called after each.
+    Raises ArtifactError.
+    """
+    for entry in _entries(manifest, libraries):
         _check_size(path, entry)
         with (path / entry.path).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -65,15 +76,24 @@ def check_files(path: Path, manifest: Manifest, checked: Callable[[FileEntry], N
         checked(entry)
 
 
+def _entries(manifest: Manifest, libraries: bool) -> tuple[FileEntry, ...]:
+    left_out = set() if libraries else {library.path for library in manifest.kernels}
+    return tuple(entry for entry in manifest.files if entry.path not in left_out)
+
+
 def _check_versions(path: Path, data: Any) -> None:
     if not isinstance(data, dict) or not {"schema_version", "abi_version", "digest"} <= data.keys():
         raise ArtifactError(f"{path / MANIFEST} is not the manifest of an engine; compile the engine again")
     maker = data.get("xllmc")
     for key, ours in (("schema_version", SCHEMA_VERSION), ("abi_version", ABI_VERSION)):
         theirs = data[key]
+        if type(theirs) is not int:
+            raise ArtifactError(
+                f"{path / MANIFEST} must have a whole number as {key}, got {theirs!r}; compile the engine again"
+            )
         if theirs == ours:
             continue
-        newer = isinstance(theirs, int) and theirs > ours
+        newer = theirs > ours
         way_out = f"install xllmc >= {maker}" if newer else f"install xllmc == {maker}"
         raise ArtifactError(
             f"{path} was made by {'a newer' if newer else 'an older'} xllmc, {maker}, with {key} {theirs}; "
@@ -89,9 +109,6 @@ def _check_digest(file: Path, raw: bytes) -> None:
 
 
 def _check_size(path: Path, entry: FileEntry) -> None:
-    relative = PurePosixPath(entry.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise ArtifactError(f"{path / MANIFEST} must name files inside of the engine, got {entry.path}")
     try:
         size = (path / entry.path).stat().st_size
     except OSError as problem:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from .dtypes import ITEM_BYTES, SAFETENSORS, numpy_dtype
-from .errors import CheckpointError, XllmcError
+from .errors import ArtifactError, CheckpointError, XllmcError
 from .recipe import Tensor
 
 ALIGNMENT = 64
@@ -61,7 +61,7 @@ class SafetensorsFile:
                 size = path.stat().st_size
                 if size < 8:
                     raise error(
-                        f"{path} is truncated: a safetensors file has at least 8 bytes, got {size}; fetch it again"
+                        f"{path} is truncated: a safetensors file has at least 8 bytes, got {size}; {_way_out(error)}"
                     )
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as problem:
@@ -76,31 +76,37 @@ class SafetensorsFile:
         return Tensor(values.reshape(entry.shape), entry.dtype)
 
 
+def _way_out(error: type[XllmcError]) -> str:
+    return "copy or compile the engine again" if error is ArtifactError else "fetch it again"
+
+
 def _parse_header(path: Path, data: mmap.mmap, error: type[XllmcError]) -> dict[str, TensorEntry]:
     length = int.from_bytes(data[:8], "little")
     if length > _HEADER_LIMIT:
-        raise error(f"{path} is not a safetensors file: its header would have {length} bytes; fetch it again")
+        raise error(f"{path} is not a safetensors file: its header would have {length} bytes; {_way_out(error)}")
     base = 8 + length
     if base > len(data):
-        raise error(f"{path} is truncated: its header needs {base} bytes, the file has {len(data)}; fetch it again")
+        raise error(f"{path} is truncated: its header needs {base} bytes, the file has {len(data)}; {_way_out(error)}")
     try:
         header = json.loads(data[8:base].decode())
-    except ValueError as problem:
-        raise error(f"{path} has a damaged safetensors header ({problem}); fetch it again") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path} has a damaged safetensors header ({problem}); {_way_out(error)}") from problem
     if not isinstance(header, dict):
-        raise error(f"{path} has a damaged safetensors header (not an object); fetch it again")
+        raise error(f"{path} has a damaged safetensors header (not an object); {_way_out(error)}")
     header.pop("__metadata__", None)
     entries = sorted((_entry(path, name, info, base, error) for name, info in header.items()), key=lambda e: e[3:])
     position = base
     for entry in entries:
         if entry.start != position:
             fault = "overlaps another" if entry.start < position else "leaves a hole before it"
-            raise error(f"{path} is damaged: tensor {entry.name} {fault} (byte {entry.start - base}); fetch it again")
+            raise error(
+                f"{path} is damaged: tensor {entry.name} {fault} (byte {entry.start - base}); {_way_out(error)}"
+            )
         position = entry.stop
     if position != len(data):
         fault = "truncated" if position > len(data) else "damaged: bytes follow the last tensor"
         raise error(
-            f"{path} is {fault}: its header describes {position} bytes, the file has {len(data)}; fetch it again"
+            f"{path} is {fault}: its header describes {position} bytes, the file has {len(data)}; {_way_out(error)}"
         )
     return {entry.name: entry for entry in entries}
 
@@ -109,16 +115,18 @@ def _entry(path: Path, name: str, info: Any, base: int, error: type[XllmcError])
     try:
         dtype, shape, (start, stop) = info["dtype"], tuple(info["shape"]), info["data_offsets"]
     except (TypeError, KeyError, ValueError) as problem:
-        raise error(f"{path} has a damaged entry for tensor {name}; fetch it again") from problem
+        raise error(f"{path} has a damaged entry for tensor {name}; {_way_out(error)}") from problem
+    if not isinstance(dtype, str):
+        raise error(f"{path} has a damaged dtype for tensor {name}; {_way_out(error)}")
     if dtype not in SAFETENSORS:
         known = ", ".join(SAFETENSORS)
         raise error(f"tensor {name} of {path} must have one of the dtypes {known}, got {dtype}; dequantise it first")
     if not all(type(number) is int and number >= 0 for number in (*shape, start, stop)):
-        raise error(f"{path} has a damaged shape or offsets for tensor {name}; fetch it again")
+        raise error(f"{path} has a damaged shape or offsets for tensor {name}; {_way_out(error)}")
     expected = math.prod(shape) * ITEM_BYTES[SAFETENSORS[dtype]]
     if stop - start != expected:
         raise error(
-            f"tensor {name} of {path} must have {expected} bytes, got offsets {start} to {stop}; fetch it again"
+            f"tensor {name} of {path} must have {expected} bytes, got offsets {start} to {stop}; {_way_out(error)}"
         )
     return TensorEntry(name, SAFETENSORS[dtype], shape, base + start, base + stop)
 

@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from xllmc.runtime import cli
 from xllmc.runtime.artifact.version import xllmc_version
+from xllmc.runtime.batcher import Chunk, TokenLogprobs
+from xllmc.runtime.generate_command import Timings, report
 
 from tests.runtime.toy import write_toy
 
@@ -72,6 +75,9 @@ def test_mistakes_end_in_one_line_and_code_2(
     weights = bytearray((corrupted / "weights.safetensors").read_bytes())
     weights[-1] ^= 1
     (corrupted / "weights.safetensors").write_bytes(weights)
+    garbled = write_toy(tmp_path / "garbled", toy_library)
+    graph = garbled / "graph/traced.txt"
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
     cases = {
         ("generate", tmp_path, "-p", "x"): "not an engine directory",
         ("generate", toy_engine): "Missing option",
@@ -81,6 +87,11 @@ def test_mistakes_end_in_one_line_and_code_2(
         ("generate", toy_engine, "-p", "x", "--chat"): "no chat template",
         ("generate", toy_engine, "-p", "x", "--system", "s"): "--system needs --chat",
         ("generate", toy_engine, "-p", "x", "--logit-bias", "a"): "--logit-bias must be ID=BIAS",
+        ("generate", toy_engine, "-p", "x", "--logit-bias", "1=2", "--logit-bias", "1=3"): "each token once, got 1",
+        ("generate", toy_engine, "-p", "x", "--logit-bias", "1=1e39"): "logit_bias of token 1 must be a number",
+        ("generate", toy_engine, "-p", "x", "--top-k", "9999999999"): "top_k must be a whole number from 0",
+        ("generate", toy_engine, "-p", "x\udcff"): "must be valid Unicode",
+        ("inspect", garbled, "--graph", "traced"): "traced.txt is damaged",
         ("generate", toy_engine, "-p", "x", "--isa", "sse2"): "not for sse2",
         ("generate", toy_engine, "-p", "x", "--threads", "-3"): "threads must be at least 1",
         ("generate", toy_engine, "-p", "x" * 300): "shorter than the context of 200",
@@ -134,6 +145,46 @@ def test_a_closed_pipe_is_no_error(toy_engine: Path) -> None:
     script = f'{sys.executable} -c "from xllmc.runtime.cli import main; main()" generate {toy_engine} {options} | true'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert done.stderr == ""
+
+
+def test_output_that_is_read_in_part_ends_quietly(toy_engine: Path) -> None:
+    program = f'{sys.executable} -c "from xllmc.runtime.cli import main; main()"'
+    for arguments in ("generate {} -p x --max-tokens 150 --ignore-eos --seed 1", "inspect {} --json"):
+        script = f"{program} {arguments.format(toy_engine)} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+        # Short output may fit in the pipe before the reader is gone.
+        assert done.stderr == "" and done.returncode in (0, 141)
+
+
+def test_output_to_a_closed_pipe_ends_with_141(toy_engine: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ["generate", str(toy_engine), "-p", "x", "--max-tokens", "3"]
+    done = subprocess.run([*COMMAND, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_text_that_the_terminal_cannot_write_is_replaced(toy_engine: Path) -> None:
+    arguments = ["generate", str(toy_engine), "-p", "x", "--max-tokens", "40", "--ignore-eos", "--seed", "1"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*COMMAND, *arguments, "--temperature", "5"], capture_output=True, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, b"") and b"?" in done.stdout
+
+
+def test_a_prompt_that_is_not_utf_8_ends_in_one_line(toy_engine: Path) -> None:
+    arguments = ["generate", str(toy_engine), "-p", "-"]
+    utf_8 = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([*COMMAND, *arguments], input=b"\xff\xfe", capture_output=True, env=utf_8)
+    assert done.returncode == 2 and b"must be UTF-8" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_reports_are_json_whatever_the_numbers() -> None:
+    chunk = Chunk(0, 5, "x", TokenLogprobs(-1.0, -np.inf, np.nan, ((5, -np.inf), (6, -2.0))), 0, "length")
+    data = report([1], [chunk], Timings(0.0, 0.0, 0.0, None))
+    text = json.dumps(data, allow_nan=False)
+    logprobs = {"model": -1.0, "temperature": None, "sampled": None, "top": [[5, None], [6, -2.0]]}
+    assert json.loads(text)["logprobs"] == [logprobs]
 
 
 GENERATING = """

@@ -2,6 +2,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,6 +156,46 @@ def test_a_request_that_cannot_be_sampled_fails_alone(engine: Engine) -> None:
     settle(engine)
 
 
+def test_what_one_request_cannot_have_fails_no_other(engine: Engine) -> None:
+    stream = engine.stream([1, 2], SamplingParams(max_tokens=60, ignore_eos=True))
+    next(stream)
+    spoilt = SamplingParams(logit_bias={3: 1.0})
+    spoilt.logit_bias[3] = float("nan")  # type: ignore[index]
+    with pytest.raises(OptionError, match="bias_values"):
+        engine.generate([[1]], spoilt)
+    assert sum(1 for _ in stream) == 59
+    settle(engine)
+
+
+PROMPTS = {
+    "a flat list": ([5, 6], r"wrap a prompt's ids: \[\[5, 6\]\]"),
+    "a flat array": (np.array([5, 6]), "wrap a prompt's ids"),
+    "none": (None, "prompts must be text, or a list .* got NoneType"),
+    "a number": (5, "got int"),
+    "bytes": (b"abc", "got bytes"),
+    "bytes within": ([b"abc"], "prompt token ids must be a list of token ids, got bytes"),
+    "a mapping": ({"a": 1}, "got dict"),
+    "floats": ([[1.7]], r"prompt token ids must be whole numbers, got 1\.7"),
+    "floats of numpy": ([np.zeros(2)], "must be an integer array"),
+    "text among ids": ([["a"]], "whole numbers, got 'a'"),
+    "truth": ([[True]], "whole numbers, got True"),
+    "half a character": ("a\ud800b", "valid Unicode, got '.ud800' at character 1"),
+}
+
+
+@pytest.mark.parametrize(("prompts", "message"), PROMPTS.values(), ids=PROMPTS)
+def test_prompts_of_another_kind_are_refused(engine: Engine, prompts: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        engine.generate(prompts, GREEDY)
+
+
+def test_ids_may_come_in_arrays(engine: Engine) -> None:
+    expected = [c.token_ids for c in engine.generate([[1, 2], [3, 4]], GREEDY)]
+    assert [c.token_ids for c in engine.generate(np.array([[1, 2], [3, 4]]), GREEDY)] == expected  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="params must be SamplingParams, got dict"):
+        engine.generate("x", {"temperature": 0})  # type: ignore[arg-type]
+
+
 def test_a_closed_stream_frees_its_pages(engine: Engine) -> None:
     stream = engine.stream("x", SamplingParams(max_tokens=150, ignore_eos=True))
     next(stream)
@@ -168,9 +209,9 @@ def test_closing_an_engine_fails_what_runs(toy_engine: Path) -> None:
     stream = engine.stream("x", SamplingParams(max_tokens=150, ignore_eos=True, n=30))
     next(stream)
     engine.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(OptionError, match="closed"):
         list(stream)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(OptionError, match="closed"):
         engine.generate("x", GREEDY)
     settle(engine)
 

@@ -26,12 +26,58 @@ from xllmc.runtime.sampling import SAMPLING_ROW, RowRequest, SamplingParams, sam
         {"stop": ("",)},
         {"logprobs": 21},
         {"n": 0},
+        {"temperature": "hot"},
+        {"temperature": None},
+        {"temperature": True},
+        {"temperature": 1e30},
+        {"top_k": 1 << 31},
+        {"top_k": 1.5},
+        {"repetition_penalty": 1e-40},
+        {"repetition_penalty": 1e300},
+        {"presence_penalty": 1e38},
+        {"logit_bias": None},
+        {"logit_bias": [(1, 2)]},
+        {"logit_bias": {"1": 1}},
+        {"logit_bias": {1.5: 1}},
+        {"logit_bias": {1: float("inf")}},
+        {"logit_bias": {1: 1e39}},
+        {"logit_bias": {1: "a lot"}},
+        {"seed": 1.5},
+        {"max_tokens": None},
+        {"max_tokens": 2.5},
+        {"stop": (b"a",)},
+        {"stop": 5},
+        {"stop_token_ids": 5},
+        {"stop_token_ids": ("a",)},
+        {"stop_token_ids": (1.5,)},
+        {"ignore_eos": 1},
+        {"logprobs": True},
+        {"logprobs": 1.5},
+        {"n": 1.5},
     ],
     ids=str,
 )
 def test_values_out_of_range_name_themselves(bad: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=f"^{next(iter(bad))}"):
         SamplingParams(**bad)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    params = SamplingParams(temperature=np.float32(0.5), top_k=np.int64(5), seed=np.uint64(7), logit_bias={1: -np.inf})  # type: ignore[arg-type]
+    assert sampling_input([RowRequest(params, 7, 0, [1], 1)], 70).rows["top_k"] == 5
+
+
+def test_parameters_do_not_change_with_what_they_were_made_of() -> None:
+    biases = {1: 2.0}
+    params = SamplingParams(logit_bias=biases)
+    biases[1] = float("nan")
+    assert params.logit_bias == {1: 2.0}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-45, 1e-30, 9e-6])
+def test_temperatures_too_small_to_divide_by_are_greedy(temperature: float) -> None:
+    params = SamplingParams(temperature=temperature)
+    assert sampling_input([RowRequest(params, 1, 0, [1], 1)], 70).rows["temperature"] == 0
 
 
 def test_rows_carry_their_own_ranges() -> None:

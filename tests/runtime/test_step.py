@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from xllmc.runtime.artifact.errors import ArtifactError, OptionError
+from xllmc.runtime.artifact.errors import ArtifactError, NumericError, OptionError
 from xllmc.runtime.artifact.schema import InputEntry
 from xllmc.runtime.engine import Engine
 from xllmc.runtime.sampling import RowRequest, SamplingParams, sampling_input
@@ -83,6 +83,25 @@ REFUSED: dict[str, tuple[Callable[[StepInput], dict[str, Any]], str]] = {
     ),
     "a page that is not there": (lambda s: {"block_tables": (np.array([[25], [0]], np.int32),) * 2}, "among the 25"),
     "a table too short": (lambda s: {"positions": ints(0, 1, 2, 32)[None]}, "end before position 32"),
+    "a list": (lambda s: {"token_ids": [5, 6, 7, 8]}, r"token_ids must be a numpy array of int32 \[T\], got list"),
+    "float tokens": (lambda s: {"token_ids": np.zeros(4)}, r"got float64\[4\]"),
+    "bool rows": (lambda s: {"logit_rows": np.array([True])}, r"logit_rows .* got bool\[1\]"),
+    "no rows": (lambda s: {"logit_rows": None}, "logit_rows .* got NoneType"),
+    "tokens of two axes": (lambda s: {"token_ids": ints(5, 6, 7, 8)[None]}, r"got int32\[1, 4\]"),
+    "tokens of 64 bits": (lambda s: {"token_ids": np.array([1 << 33, 1, 2, 3])}, "got 8589934592"),
+    "half positions": (lambda s: {"positions": np.full((1, 4), 0.5)}, "positions must be a numpy array"),
+    "positions of one axis": (lambda s: {"positions": ints(0, 1, 2, 0)}, "positions must be a numpy array"),
+    "no query starts": (lambda s: {"query_starts": ints()}, "query_starts must be"),
+    "query starts of two axes": (lambda s: {"query_starts": ints(0, 3, 4)[None]}, "query_starts must be"),
+    "unsigned query starts that fall": (lambda s: {"query_starts": np.array([0, 5, 4], np.uint32)}, "query_starts"),
+    "query starts that wrap": (lambda s: {"query_starts": ints(0, 2**31 - 1, -(2**31), -1, 4)}, "query_starts"),
+    "a table of one axis": (lambda s: {"block_tables": (ints(0, 1),) * 2}, "block table 0 must be"),
+    "a table of three axes": (lambda s: {"block_tables": (np.zeros((2, 1, 1), np.int32),) * 2}, "block table 0 must"),
+    "a table of floats": (lambda s: {"block_tables": (np.full((2, 1), 0.9),) * 2}, "block table 0 must be"),
+    "a table too wide": (lambda s: {"block_tables": (np.zeros((2, 1000), np.int32),) * 2}, "at most 7 columns"),
+    "no tables": (lambda s: {"block_tables": None}, "block_tables must be a tuple"),
+    "targets in a list": (lambda s: {"targets": [1, 2]}, "targets must be a numpy array"),
+    "sampling of another kind": (lambda s: {"sampling": {}}, "sampling must be a SamplingInput, got dict"),
     "embeddings": (lambda s: {"embeddings": np.zeros((1, 1))}, "takes no embeddings"),
     "a tree": (lambda s: {"ancestors": np.zeros((4, 1))}, "takes no ancestors"),
     "taps": (lambda s: {"taps": ("layers.0",)}, "no hidden-state taps"),
@@ -95,6 +114,17 @@ REFUSED: dict[str, tuple[Callable[[StepInput], dict[str, Any]], str]] = {
         ("mask_row", 0, "one of the 0 rows of the bitmask, got"),
         ("history_stop", 9, "ranges of the history"),
         ("bias_start", -1, "ranges of the history and the biases"),
+        ("temperature", np.nan, "temperature of a row"),
+        ("temperature", np.inf, "temperature of a row"),
+        ("temperature", -1, "temperature of a row"),
+        ("temperature", 1e-40, "temperature of a row"),
+        ("top_k", -5, "top_k of a row"),
+        ("top_p", np.nan, "top_p of a row"),
+        ("min_p", 5, "min_p of a row"),
+        ("repetition_penalty", 0, "repetition_penalty of a row"),
+        ("frequency_penalty", np.inf, "frequency_penalty of a row"),
+        ("top_logprobs", 99999, "top_logprobs of a row must be from 0 to 20"),
+        ("position", -5, "position of a row"),
     ],
 )
 def test_sampling_rows_that_point_elsewhere_are_refused(
@@ -104,10 +134,51 @@ def test_sampling_rows_that_point_elsewhere_are_refused(
     sampling.rows[field][1] = value
     with pytest.raises(OptionError, match=message):
         engine.step(replace(step, sampling=sampling))
+
+
+def test_arrays_of_sampling_that_do_not_fit_are_refused(engine: Engine, step: StepInput) -> None:
+    biased = SamplingParams(logit_bias={5: 1.0})
+    sampling = sampling_input([RowRequest(biased, 1, 0, [1], 1)] * 2, VOCAB)
+    words = -(-VOCAB // 32)
     with pytest.raises(OptionError, match="sampling needs 2 rows, got 1"):
         engine.step(replace(step, sampling=replace(sampling, rows=sampling.rows[:1])))
-    with pytest.raises(OptionError, match="one length, got 1 and 0"):
+    with pytest.raises(OptionError, match="one length, got 1 and 2"):
         engine.step(replace(step, sampling=replace(sampling, bias_ids=ints(1))))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"rows": np.zeros(2, [("seed", "u8"), ("mask_row", "i4")])}, "SAMPLING_ROW"),
+        ({"rows": [1, 2]}, "SAMPLING_ROW"),
+        ({"history": np.zeros(2)}, "history must be a numpy array of int32"),
+        ({"history": ints(1 << 30)}, "history must be from 0 to 259"),
+        ({"bias_ids": ints(5, -1000000)}, "bias_ids must be from 0 to 259"),
+        ({"bias_values": [1.0, 1.0]}, "bias_values must be a numpy array"),
+        ({"bias_values": np.array([np.nan, 1], np.float32)}, "bias_values must be from"),
+        ({"bitmask": np.zeros((1, 2), np.uint32)}, rf"bitmask must be .*\[masks, {words}\], got uint32\[1, 2\]"),
+        ({"bitmask": np.zeros(words, np.uint32)}, "bitmask must be"),
+        ({"bitmask": np.zeros((1, words), np.int32)}, "bitmask must be"),
+    ]
+    for change, message in cases:
+        with pytest.raises(OptionError, match=message):
+            engine.step(replace(step, sampling=replace(sampling, **change)))
+
+
+def test_other_layouts_of_the_same_integers_are_taken(engine: Engine, step: StepInput) -> None:
+    expected = engine.step(step).logits.copy()
+    greedy = [RowRequest(SamplingParams(temperature=0), 1, 0, [1], 1)] * 4
+    sampling = sampling_input(greedy, VOCAB)
+    for dtype in (np.int64, np.uint32, np.dtype(">i4")):
+        tables = tuple(table.astype(dtype) for table in step.block_tables)
+        ids = np.repeat(step.token_ids, 2).astype(dtype)[::2]
+        starts = step.query_starts.astype(dtype)
+        strided = replace(sampling, rows=sampling.rows[::2])
+        changed = replace(step, token_ids=ids, query_starts=starts, block_tables=tables, sampling=strided)
+        output = engine.step(changed)
+        assert np.array_equal(output.logits, expected)
+        assert output.tokens is not None and output.tokens.tolist() == expected.argmax(-1).tolist()
+
+
+def test_what_is_no_step_is_refused(engine: Engine) -> None:
+    with pytest.raises(OptionError, match="must be a StepInput, got list"):
+        engine.step([1, 2])  # type: ignore[arg-type]
 
 
 def test_a_bitmask_says_which_tokens_are_allowed(engine: Engine, step: StepInput) -> None:
@@ -171,11 +242,52 @@ def test_sizes_beyond_the_memory_are_refused(toy_engine: Path) -> None:
             Engine.load(toy_engine, max_rows=size, kv_tokens=64)
 
 
-def test_a_closed_engine_says_so(toy_engine: Path) -> None:
-    with Engine.load(toy_engine, kv_tokens=64) as engine:
+def test_a_closed_engine_says_so(toy_engine: Path, step: StepInput) -> None:
+    with Engine.load(toy_engine, kv_tokens=64) as closed:
         pass
-    with pytest.raises(RuntimeError, match="closed"):
-        engine.logits([1])
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: closed.logits([1]),
+        lambda: closed.logits([]),
+        lambda: closed.score([1, 2]),
+        lambda: closed.step(step),
+        lambda: closed.profile(step),
+        lambda: closed.generate("a"),
+        lambda: next(closed.stream("a")),
+        lambda: closed.update_weights(checkpoint(0)),
+    )
+    for use in uses:
+        with pytest.raises(OptionError, match="the engine is closed; load it again"):
+            use()
+    closed.close()
+
+
+@pytest.mark.parametrize("ids", ["abc", [1.5, 2], [[1, 2]], np.array([[1, 2]]), np.zeros(2), [True], None, iter([1])])
+def test_token_ids_of_another_kind_are_refused(engine: Engine, ids: Any) -> None:
+    for compute in (engine.logits, engine.score):
+        with pytest.raises(OptionError, match="token_ids must be"):
+            compute(ids)
+
+
+def test_scores_that_are_not_numbers_are_refused(engine: Engine) -> None:
+    engine.update_weights(checkpoint(0) | {"all.weight": np.full(VOCAB, np.nan, np.float32)})
+    with pytest.raises(NumericError, match="must be finite"):
+        engine.score([1, 2, 3])
+
+
+@pytest.mark.parametrize("options", [{"threads": "2"}, {"threads": 1.5}, {"max_rows": True}], ids=str)
+def test_sizes_that_are_no_whole_numbers_are_refused(toy_engine: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="must be a whole number"):
+        Engine.load(toy_engine, **options)
+    with pytest.raises(OptionError, match="path of its directory, got NoneType"):
+        Engine.load(None)  # type: ignore[arg-type]
+
+
+def test_a_plan_for_another_vocabulary_is_refused(toy_library: Path, tmp_path: Path) -> None:
+    manifest = toy_manifest()
+    wider = manifest.model_copy(update={"model": manifest.model.model_copy(update={"vocab_size": 100000})})
+    write_toy(tmp_path / "e", toy_library, manifest=wider)
+    with pytest.raises(ArtifactError, match="logits of the manifest's 100000 tokens, got a row of 1040 bytes"):
+        Engine.load(tmp_path / "e", kv_tokens=64)
 
 
 def test_plans_of_another_runtime_are_refused(toy_library: Path, tmp_path: Path) -> None:

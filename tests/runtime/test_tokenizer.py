@@ -71,11 +71,24 @@ def test_templates_run_in_a_sandbox(tmp_path: Path, template: str, message: str)
         tokenizer(tmp_path, {}, chat_template__jinja=template).render_chat(MESSAGES)
 
 
+@pytest.mark.parametrize("do_sample", [True, False])
+def test_generation_defaults_of_another_kind_name_their_file(tmp_path: Path, do_sample: bool) -> None:
+    config = json.dumps({"do_sample": do_sample, "temperature": "hot"})
+    with pytest.raises(ArtifactError, match=r"generation_config\.json: temperature must be a number .* got 'hot'"):
+        tokenizer(tmp_path, {}, generation_config__json=config).default_sampling()
+
+
 def test_damaged_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "chat").mkdir()
     with pytest.raises(ArtifactError, match="not valid jinja2"):
         tokenizer(tmp_path, {}, chat_template__jinja="{% if").render_chat(MESSAGES)
     with pytest.raises(ArtifactError, match=r"generation_config\.json is damaged"):
         tokenizer(tmp_path, {}, generation_config__json="{").default_sampling()
+    for text in ("[]", "[" * 100_000, '"x"'):
+        with pytest.raises(ArtifactError, match=r"generation_config\.json (is damaged|must hold a JSON object)"):
+            tokenizer(tmp_path, {}, generation_config__json=text).default_sampling()
+    with pytest.raises(ArtifactError, match=r"tokenizer_config\.json must hold a JSON object, got list"):
+        tokenizer(tmp_path / "chat", ["a"]).render_chat(MESSAGES)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ArtifactError, match=r"no tokenizer\.json: give token ids"):
         Tokenizer(tmp_path, ()).encode("a")

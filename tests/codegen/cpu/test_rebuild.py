@@ -25,6 +25,18 @@ def test_the_same_compiler_makes_the_same_engine(engine):
     assert engine_contents(engine) == before
 
 
+@pytest.mark.parametrize("damage", ["corrupt", "truncated", "missing"])
+def test_damaged_libraries_are_made_again(engine, damage):
+    before = engine_contents(engine)
+    for library in (engine / "kernels").glob("*.so"):
+        size = library.stat().st_size
+        library.unlink()
+        if damage != "missing":
+            library.write_bytes(bytes(size if damage == "corrupt" else 10))
+    rebuild_kernels(engine, ["native"])
+    assert engine_contents(engine) == before
+
+
 def test_levels_can_be_added(engine, capfd):
     done = run_command(capfd, "rebuild", engine, "--isa", "native", "--isa", "x86-64-v3")
     assert done.code == 0, done.err

@@ -1,7 +1,9 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,17 +124,76 @@ def test_other_versions_say_what_to_install(tmp_path: Path, key: str, step: int,
         read_manifest(tmp_path / "e")
 
 
-def test_files_outside_of_the_engine_are_refused(tmp_path: Path) -> None:
+def edit(engine: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest, and give it a digest that fits."""
+    data = json.loads((engine / "manifest.json").read_text())
+    change(data)
+    blank = json.dumps(data | {"digest": "0" * 64})
+    text = blank.replace("0" * 64, hashlib.sha256(blank.encode()).hexdigest(), 1)
+    (engine / "manifest.json").write_text(text)
+
+
+STATE = {
+    "name": "kv.0", "kind": "paged", "group": 0, "kv_heads": 2, "key_dim": 3, "value_dim": 4, "dtype": "bf16",
+    "page_bytes": 2 * (4 + 4) * 32 * 2,
+}  # fmt: skip
+GROUP = {"index": 0, "window": None, "page_tokens": 32, "names": ["kv.0"]}
+
+
+def cached(**state: Any) -> dict[str, Any]:
+    return {"states": [STATE | state], "groups": [GROUP]}
+
+
+INCONSISTENT: dict[str, tuple[dict[str, Any], str]] = {
+    "a file outside": ({"graphs": {"a": "../../etc/passwd"}}, "must include '../../etc/passwd'"),
+    "no files": ({"files": []}, "its files must include 'plan.json'"),
+    "a path with NUL": ({"files": [{"path": "a\0b", "bytes": 1, "sha256": ""}]}, "inside of the engine"),
+    "an absolute path": ({"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": ""}]}, "inside of the engine"),
+    "a path upwards": ({"files": [{"path": "a/../../b", "bytes": 1, "sha256": ""}]}, "inside of the engine"),
+    "no context": ({"model": MANIFEST.model.model_dump() | {"max_context": 0}}, "max_context must be from 1"),
+    "an endless context": ({"model": MANIFEST.model.model_dump() | {"max_context": 10**12}}, "max_context must be"),
+    "small pages": ({"groups": [GROUP | {"page_tokens": 0}]}, "pages must have 32 tokens, got 0"),
+    "an empty window": ({"groups": [GROUP | {"window": 0}]}, "a window must be"),
+    "misplaced groups": ({"groups": [GROUP | {"index": 1}]}, "its place as index"),
+    "states of no group": (cached(group=1), "one of the 1 groups, got 1"),
+    "other page bytes": (cached(page_bytes=1), "must have 1024 bytes, got 1"),
+    "an unknown dtype": (cached(dtype="f4"), "known dtype, got f4"),
+    "heads of nothing": (cached(kv_heads=0, page_bytes=0), "at least 1 element"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), INCONSISTENT.values(), ids=INCONSISTENT)
+def test_a_manifest_whose_parts_disagree_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write(tmp_path / "e")
-    text = (tmp_path / "e/manifest.json").read_text().replace("graph/traced.txt", "../../etc/passwd")
-    blank = text.replace(json.loads(text)["digest"], "0" * 64)
-    (tmp_path / "e/manifest.json").write_text(blank.replace("0" * 64, hashlib.sha256(blank.encode()).hexdigest(), 1))
-    with pytest.raises(ArtifactError, match="inside of the engine"):
+    edit(tmp_path / "e", lambda data: data.update(cached()))
+    read_manifest(tmp_path / "e")
+    edit(tmp_path / "e", lambda data: data.update(change))
+    with pytest.raises(ArtifactError, match=message):
         read_manifest(tmp_path / "e")
+
+
+@pytest.mark.parametrize("key", ["schema_version", "abi_version"])
+@pytest.mark.parametrize("value", ["1", None, True, 1.0])
+def test_versions_that_are_no_numbers_are_refused(tmp_path: Path, key: str, value: object) -> None:
+    write(tmp_path / "e")
+    edit(tmp_path / "e", lambda data: data.update({key: value}))
+    with pytest.raises(ArtifactError, match=f"a whole number as {key}"):
+        read_manifest(tmp_path / "e")
+
+
+def test_libraries_may_be_left_unread(tmp_path: Path) -> None:
+    write(tmp_path / "e")
+    (tmp_path / "e/kernels/v3.so").unlink()
+    with pytest.raises(ArtifactError, match=r"lacks the file kernels/v3\.so"):
+        read_manifest(tmp_path / "e")
+    check_files(tmp_path / "e", read_manifest(tmp_path / "e", libraries=False), libraries=False)
 
 
 def test_directories_that_are_no_engine_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not an engine directory"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="truncated or corrupted"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ArtifactError, match="not the manifest of an engine"):

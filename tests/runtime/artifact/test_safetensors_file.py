@@ -31,6 +31,8 @@ DAMAGED = {
 }
 DAMAGED_HEADERS = {
     "not json": (b"{'a'", b"", "damaged safetensors header"),
+    "nested without end": (b"[" * 100_000, b"", "damaged safetensors header"),
+    "dtype in a list": ({"a": {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}}, bytes(4), "damaged dtype"),
     "not an object": ([1], b"", "not an object"),
     "no shape": ({"a": {"dtype": "F32"}}, b"", "damaged entry for tensor a"),
     "unknown dtype": ({"a": info(0, 4, [4], "F8_E4M3")}, bytes(4), "got F8_E4M3"),
@@ -54,6 +56,14 @@ def test_truncated_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_damaged_headers_are_refused(tmp_path: Path, header: object, data: bytes, message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         SafetensorsFile(raw_file(tmp_path / "x", header, data), ArtifactError)
+
+
+def test_the_way_out_fits_the_file(tmp_path: Path) -> None:
+    file = raw_file(tmp_path / "x", [1])
+    with pytest.raises(ArtifactError, match="copy or compile the engine again"):
+        SafetensorsFile(file, ArtifactError)
+    with pytest.raises(CheckpointError, match="fetch it again"):
+        SafetensorsFile(file)
 
 
 def test_a_missing_file_is_a_checkpoint_error(tmp_path: Path) -> None:
