@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..codegen.cpu.toolchain import LEVELS, find_compiler
+from ..codegen.cpu.toolchain import find_compiler
 from ..runtime.artifact.isa import supported_isas
 from ..runtime.artifact.reader import read_manifest
 from ..runtime.artifact.schema import Manifest
@@ -94,7 +94,7 @@ def build_limits(work: Path) -> Path:
     level = supported_isas()[-1]
     program = work / "limits"
     source = Path(__file__).parent / "limits.cpp"
-    flags = ["-std=c++20", "-O2", "-pthread", *LEVELS[level]]
+    flags = ["-std=c++20", "-O2", "-pthread", *compiler.machine(level)]
     subprocess.run([*compiler.command, *flags, str(source), "-o", str(program)], check=True)
     return program
 

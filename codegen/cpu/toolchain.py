@@ -23,6 +23,13 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "x86-64-v4-bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mavx512vnni"),
 }
 
+ZIG_CPUS = {
+    "x86-64-v3": "x86_64_v3",
+    "x86-64-v4": "x86_64_v4",
+    "x86-64-v4-bf16": "x86_64_v4+avx512bf16+avx512vnni",
+}
+"""The same levels as zig names them."""
+
 SOURCE = "kernels.cpp"
 """The generated source, in an engine's ``kernels`` folder beside ``include``."""
 
@@ -47,6 +54,11 @@ FLAGS = [
 class Compiler:
     command: tuple[str, ...]
     version: str
+
+    def machine(self, level: str) -> tuple[str, ...]:
+        """The flags that choose an instruction-set level."""
+        is_zig = any(Path(word).name in ("zig", "ziglang") for word in self.command)
+        return (f"-mcpu={ZIG_CPUS[level]}",) if is_zig else LEVELS[level]
 
 
 def find_compiler() -> Compiler:
@@ -90,14 +102,14 @@ def build(
 
     def one(level: str) -> tuple[str, Path, KernelLibrary]:
         output = f"libkernels.{level}.so"
-        command = [*compiler.command, *FLAGS, *LEVELS[level], "-Iinclude", source, "-o", output]
+        command = [*compiler.command, *FLAGS, *compiler.machine(level), "-Iinclude", source, "-o", output]
         result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
         if result.returncode:
             lines = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()[-1:]
+            fault = (lines or ["no message"])[0].strip()
             raise XllmcError(
-                f"{compiler.command[0]} cannot compile the kernels for {level}: {(lines or ['no message'])[0].strip()}"
-                "; "
-                f"compilers known to work: g++ 12 and newer, clang++ 15 and newer"
+                f"{compiler.command[0]} cannot compile the kernels for {level}: {fault}; g++ 12 is known to work, "
+                "and $CXX chooses the compiler"
             )
         path = directory / output
         progress(level)

@@ -59,3 +59,9 @@ def test_levels():
     assert choose_levels(["all", "native"]) == ("x86-64-v3", "x86-64-v4", "x86-64-v4-bf16")
     with pytest.raises(OptionError, match=r"--isa must be all, native or of .*got .avx9"):
         choose_levels(["avx9"])
+
+
+def test_zig_names_the_levels_its_own_way():
+    zig = Compiler(("python3", "-m", "ziglang", "c++"), "clang version 22")
+    assert zig.machine("x86-64-v4-bf16") == ("-mcpu=x86_64_v4+avx512bf16+avx512vnni",)
+    assert Compiler(("g++",), "12").machine("x86-64-v3") == ("-march=x86-64-v3",)
