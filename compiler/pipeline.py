@@ -98,7 +98,12 @@ def run_pass(program: Program, one: Pass) -> tuple[Program, PassReport]:
     drop_unread_weights(work)
     ran = time.perf_counter()
     for region in regions.values():
-        if mismatch := compare(region, work.constants, exact=one.numerics == "exact"):
+        try:
+            mismatch = compare(region, work.constants, exact=one.numerics == "exact")
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:
+            message = f"pass {one.name} put something at {region.where} that cannot be run: {error}"
+            raise PassError(message, one.name, print_program(program), region.key) from error
+        if mismatch:
             message = f"pass {one.name} ({one.numerics}) changed results at {mismatch}"
             raise PassError(message, one.name, print_program(program), mismatch.reproducer)
     checked = time.perf_counter()

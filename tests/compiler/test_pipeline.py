@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+import torch
 from torch import fx
+from xllmc.compiler.ir.op import Op, Traits
 from xllmc.compiler.ir.program import Weight
 from xllmc.compiler.ir.text import print_program
 from xllmc.compiler.pipeline import PassError, run, run_pass
@@ -144,6 +146,15 @@ def test_a_pass_that_raises_is_named_and_can_be_left_out():
         run_pass(before, Raises())
     _, (report,) = run(before, [Raises()], skip_failed=True)
     assert report.near_misses[0].startswith("skipped: pass raises failed")
+
+
+def test_a_replacement_that_cannot_be_run_is_named_by_pass_and_site():
+    def reference(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such computation")
+
+    broken = Op("broken", reference, Traits(), {"f32": 0.0}, infer=lambda x: x)
+    with pytest.raises(PassError, match=r"pass replace put something at model\.layers\.3 that cannot be run: no such"):
+        run_pass(program(TEXT, ["w [16]"]), Replace("sub", lambda r, n: r.emit(broken, n.args[0])))
 
 
 @dataclass(frozen=True)
