@@ -100,8 +100,8 @@ def build_limits(work: Path) -> Path:
     return program
 
 
-def run_limits(program: Path, threads: int) -> dict[str, float]:
-    output = subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True).stdout
+def run_limits(program: Path, threads: int, *extra: str) -> dict[str, float]:
+    output = subprocess.run([str(program), str(threads), *extra], check=True, capture_output=True, text=True).stdout
     return {name: float(value) for name, value, _ in (line.split("\t") for line in output.splitlines())}
 
 

@@ -1,6 +1,7 @@
 // What this machine gives at most: bandwidth of reading memory, and rate of multiply-adds held in registers.
 //
-//     limits THREADS        prints name, value and unit of each limit, tab-separated
+//     limits THREADS            prints name, value and unit of each limit, tab-separated
+//     limits THREADS curve      also the bandwidth of reading smaller working sets, over and over
 //
 // Each figure is the best of several rounds: a limit is what the machine can do, not what it does beside its neighbours.
 #include <immintrin.h>
@@ -65,7 +66,19 @@ LOOP(vdpbf16ps)
 #endif
 #endif
 
-int main(int, char** arguments) {
+#if !defined(__AVX512F__)
+#define REPEAT(I) \
+    I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7) I(8) I(9) I(10) I(11)
+#define ONE_ymm(r) "vfmadd231ps %%ymm14,%%ymm15,%%ymm" #r "\n"
+static void spin_ymm(int64_t n) {
+    asm volatile("vpxor %%xmm14,%%xmm14,%%xmm14\n vpxor %%xmm15,%%xmm15,%%xmm15\n"
+                 "1:\n" REPEAT(ONE_ymm) "dec %0\n jnz 1b\n"
+                 : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                   "xmm11", "xmm14", "xmm15", "cc");
+}
+#endif
+
+int main(int count, char** arguments) {
     const int threads = atoi(arguments[1]);
     const size_t bytes = size_t(1) << 30, part = bytes / threads / 4096 * 4096;
     char* memory = (char*)mmap(nullptr, bytes + (2 << 20), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -74,6 +87,13 @@ int main(int, char** arguments) {
     memset(memory, 1, bytes);
     double s = best_seconds(threads, 7, [&](int t) { read_all(memory + t * part, part); });
     printf("read bandwidth\t%.4g\tB/s\n", part * threads / s);
+    for (size_t set = size_t(1) << 18; count > 2 && set <= bytes / 2; set *= 2) {
+        const size_t own = set / threads / 4096 * 4096, turns = (size_t(1) << 28) / set + 1;
+        s = best_seconds(threads, 5, [&](int t) {
+            for (size_t i = 0; i < turns; i++) read_all(memory + t * own, own);
+        });
+        printf("read %zu\t%.4g\tB/s\n", set, double(own) * threads * turns / s);
+    }
 #if defined(__AVX512F__)
     const int64_t turns = 20'000'000;
     s = best_seconds(threads, 5, [&](int) { spin_vfmadd231ps(turns); });
@@ -82,5 +102,9 @@ int main(int, char** arguments) {
     s = best_seconds(threads, 5, [&](int) { spin_vdpbf16ps(turns); });
     printf("bf16 peak\t%.4g\tFLOP/s\n", threads * turns * 12.0 * 64 / s);
 #endif
+#else
+    const int64_t turns = 20'000'000;
+    s = best_seconds(threads, 5, [&](int) { spin_ymm(turns); });
+    printf("fp32 peak\t%.4g\tFLOP/s\n", threads * turns * 12.0 * 16 / s);
 #endif
 }

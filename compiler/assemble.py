@@ -14,6 +14,7 @@ from ..runtime.artifact.schema import (
     ABI_VERSION,
     SCHEMA_VERSION,
     Manifest,
+    PluginRecord,
     StateEntry,
     StateGroup,
     WeightEntry,
@@ -21,7 +22,9 @@ from ..runtime.artifact.schema import (
 from ..runtime.artifact.version import xllmc_version
 from ..runtime.artifact.writer import EngineWriter
 from .ir.program import Program, Weight
+from .pass_list import PassList
 from .pipeline import PassReport
+from .plugins import Origin
 from .progress import Listener
 from .target import Bundle
 from .weight_source import WeightSource
@@ -109,6 +112,29 @@ def tokenizer_files(model_dir: Path) -> Iterator[tuple[str, Path]]:
         yield "tokenizer.json", copied / "tokenizer.json"
 
 
+def plugin_records(listed: PassList, reports: list[PassReport], target: Origin, name: str) -> tuple[PluginRecord, ...]:
+    """The packages besides xllmc whose passes ran, and the one that brought target ``name``."""
+    matches: dict[str, dict[str, int]] = {}
+    versions: dict[str, str] = {}
+    for report in reports:
+        origin = listed.origins[report.name]
+        if origin.plugin:
+            versions[origin.name] = origin.version
+            own = matches.setdefault(origin.name, {})
+            own[report.name] = own.get(report.name, 0) + report.matches
+    if target.plugin:
+        versions[target.name] = target.version
+    return tuple(
+        PluginRecord(
+            name=plugin,
+            version=versions[plugin],
+            passes=matches.get(plugin, {}),
+            target=name if target.name == plugin else "",
+        )
+        for plugin in sorted(versions)
+    )
+
+
 def make_manifest(
     program: Program,
     bundle: Bundle,
@@ -116,6 +142,9 @@ def make_manifest(
     reports: list[PassReport],
     graphs: Iterable[str],
     target: str,
+    plugins: tuple[PluginRecord, ...],
+    declared: dict[str, int],
+    profile: str,
 ) -> Manifest:
     states = tuple(
         StateEntry(
@@ -130,6 +159,7 @@ def make_manifest(
         )
         for name, kind in program.states.items()
     )
+    owners = {name: plugin.name for plugin in plugins for name in plugin.passes}
     return Manifest(
         schema_version=SCHEMA_VERSION,
         abi_version=ABI_VERSION,
@@ -148,7 +178,10 @@ def make_manifest(
             )
             for g in program.groups
         ),
-        passes=tuple(r.record() for r in reports),
+        passes=tuple(r.record(plugin=owners.get(r.name, "")) for r in reports),
+        plugins=plugins,
+        declared_matches=declared,
+        profile=profile,
         kernels=bundle.kernels,
         graphs={stage: f"graph/{stage}.txt" for stage in graphs},
         files=(),

@@ -4,28 +4,41 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ..codegen.cpu.target import CpuTarget
 from ..models.config import load_config
+from ..models.family import Family
 from ..models.trace import TraceOptions, eos_token_ids, trace
-from ..passes.builtin import passes
-from ..runtime.artifact.errors import OptionError, XllmcError
-from ..runtime.artifact.schema import Manifest
+from ..runtime.artifact.errors import XllmcError
+from ..runtime.artifact.schema import Manifest, Plan
 from ..runtime.artifact.tokenizer_file import read_tokenizer
 from ..runtime.artifact.writer import write_engine
-from .assemble import entry_bytes, make_manifest, weight_entries, write_files, write_weights
+from ..runtime.machine import choose_profile, generic_profile
+from .assemble import entry_bytes, make_manifest, plugin_records, weight_entries, write_files, write_weights
+from .cost import DECODE, PREFILL, CostModel, StepCost
+from .expected import check_expected
 from .functions import add_sampling
 from .ir.dims import whole
 from .ir.program import Program, Weight
 from .ir.text import print_program
 from .ir.verify import VerificationError, verify
 from .options import DTYPES, CompileOptions
-from .pipeline import PassError, PassReport, run
+from .pass_list import PassList, pass_list, target_named
+from .pipeline import PassError, PassReport, RunOptions, run
+from .plugins import installed_objects
 from .progress import Estimate, Listener, Silent
-from .target import BuildOptions, Target
+from .target import BuildOptions
 from .weight_source import CheckpointSource, RandomSource, WeightSource
 
-TARGETS: dict[str, type[Target]] = {"cpu": CpuTarget}
+
+class Predicted(NamedTuple):
+    """Tokens per second, and whose numbers say so."""
+
+    decode: float
+    """Of one sequence at a context of 512."""
+    prefill: float
+    """Of one prompt of 512."""
+    profile: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class CompileResult:
     """By stage: trace, passes, kernels, weights."""
     unread: tuple[str, ...]
     """Tensors of the checkpoint that the model has no place for."""
+    predicted: Predicted
+    """How fast the engine should be on this machine, as far as its profile knows it."""
 
 
 def compile_model(
@@ -48,7 +63,8 @@ def compile_model(
     Raises XllmcError (of several kinds) with a one-line message for anything wrong with what it was given.
     """
     options, listener = options or CompileOptions(), listener or Silent()
-    target = target_named(options.target)
+    target, target_origin = target_named(options.target, options.passes.plugins)
+    listed = pass_list(options.target, options.passes)
     clock = Clock()
 
     config = load_config(model_dir)
@@ -58,7 +74,8 @@ def compile_model(
     if (model_dir / "tokenizer.json").is_file():
         read_tokenizer(model_dir / "tokenizer.json")
     listener.stage("trace", 1)
-    trace_options = TraceOptions(DTYPES[options.dtype], options.max_context)
+    family = family_named(config.model_type, options.passes.plugins)
+    trace_options = TraceOptions(DTYPES[options.dtype], options.max_context, family.handlers)
     program, sources = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))
     verify_made(program, "the traced model")
     if isinstance(source, CheckpointSource):
@@ -69,8 +86,9 @@ def compile_model(
     listener.estimated(expected)
 
     graphs = {"traced": print_program(program)}
-    pipeline = (*passes(), *target.lowering_passes())
-    listener.stage("passes", len(pipeline))
+    listener.stage("passes", len(listed.passes))
+    profile = choose_profile().profile if options.profile == "machine" else generic_profile()
+    costs = CostModel.even_handed(program, profile)
 
     def passed(report: PassReport, after: Program) -> None:
         graphs[after.stage] = print_program(after)
@@ -78,16 +96,19 @@ def compile_model(
         listener.advanced(1, report.name)
 
     try:
-        program, reports = run(program, pipeline, passed, options.skip_failed_pass)
+        program, reports = run(
+            program, listed.passes, RunOptions(options.verification, options.skip_failed_pass, costs), passed
+        )
     except PassError as error:
-        place = out.with_name(f"{out.name}.{error.name}.txt")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(error.reproducer)
-        raise XllmcError(f"{error}; both sides are in {place}, and --skip-failed-pass leaves the pass out") from error
+        raise with_reproducer(error, listed, out) from error
+    declared = family.expected_matches(config)
+    if not options.allow_missed:
+        check_expected(declared, reports, family.name)
     add_sampling(program)
     verify_made(program, "the sampling functions")
     clock.lap("passes")
 
+    plugins = plugin_records(listed, reports, target_origin, target.name)
     with tempfile.TemporaryDirectory(prefix="xllmc-") as work, write_engine(out) as writer:
         listener.stage("kernels", 1)
         bundle = target.emit(
@@ -100,14 +121,22 @@ def compile_model(
         write_files(writer, bundle, graphs, model_dir)
         clock.lap("weights")
         manifest = writer.finish(
-            make_manifest(program, bundle, entries, reports, graphs, target.name),
+            make_manifest(program, bundle, entries, reports, graphs, target.name, plugins, declared, profile.name),
             bundle.plan,
             {
                 "seconds": clock.laps,
                 "passes": [{"name": r.name, "seconds": r.seconds, "check_seconds": r.check_seconds} for r in reports],
             },
         )
-    return CompileResult(manifest, expected, tuple(reports), clock.laps, sources.unread)
+    return CompileResult(manifest, expected, tuple(reports), clock.laps, sources.unread, predict(bundle.plan))
+
+
+def predict(plan: Plan) -> Predicted:
+    """The speed of a plan by this machine's profile, or by the shipped one where it has none."""
+    choice = choose_profile()
+    cost = StepCost(plan, choice.profile)
+    decode, prefill = (sizes["T"] / cost.seconds(sizes) for sizes in (DECODE, PREFILL))
+    return Predicted(decode, prefill, choice.note)
 
 
 def verify_made(program: Program, what: str) -> None:
@@ -120,10 +149,20 @@ def verify_made(program: Program, what: str) -> None:
         ) from error
 
 
-def target_named(name: str) -> Target:
-    if name not in TARGETS:
-        raise OptionError(f"--target must be one of {', '.join(TARGETS)}, got {name!r}")
-    return TARGETS[name]()
+def family_named(name: str, plugins: bool = True) -> Family:
+    """What is known of the family; nothing of one that nobody brought. A plugin's comes before xllmc's own."""
+    known = [family for family, _ in installed_objects("xllmc.models", Family, plugins) if family.name == name]
+    return known[-1] if known else Family(name)
+
+
+def with_reproducer(error: PassError, listed: PassList, out: Path) -> XllmcError:
+    """The error for the user: whose pass it is, and where both sides of the fault were written."""
+    place = out.with_name(f"{out.name}.{error.name}.txt")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(error.reproducer)
+    origin = listed.origins[error.name]
+    whose = f"plugin {origin}: " if origin.plugin else ""
+    return XllmcError(f"{whose}{error}; both sides are in {place}, and --skip-failed-pass leaves the pass out")
 
 
 class Clock:

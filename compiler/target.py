@@ -33,12 +33,12 @@ class Bundle:
 
 
 class Target(Protocol):
-    """One kind of machine. Found by name through the driver."""
+    """One kind of machine. Found by name through the entry point ``xllmc.targets``."""
 
     name: str
 
-    def lowering_passes(self) -> tuple[Pass, ...]:
-        """The passes that make a fused program one that ``emit`` takes."""
+    def lowering_passes(self) -> tuple[type[Pass], ...]:
+        """The passes of stage ``lowered``, which make a fused program one that ``emit`` takes."""
 
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         """Kernels, built in ``work``, and the plan that launches them; XllmcError names an op no kernel claims."""

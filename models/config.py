@@ -10,9 +10,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..runtime.artifact.errors import CheckpointError
 
-VERIFIED_FAMILIES = ("llama", "qwen3", "gemma2", "gpt2")
-"""Families whose every feature is tested against transformers; others trace where their ops are known."""
-
 
 def load_config(model_dir: Path) -> PretrainedConfig:
     """The configuration in ``model_dir/config.json``; CheckpointError where it is missing, broken or unknown."""

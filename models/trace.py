@@ -8,9 +8,9 @@ import copy
 import inspect
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from ..runtime.artifact.schema import ModelFacts
 from . import seams
 from .aten import HANDLERS
 from .config import first_line, read_json_object
-from .importer import Imported, Importer, strip
+from .importer import Handler, Imported, Importer, strip
 from .sources import SourceNames, source_names
 
 TRACED_TOKENS = 7
@@ -41,6 +41,8 @@ class TraceOptions:
     """Of weights and activations: bf16 or f32."""
     max_context: int | None = None
     """Positions a sequence may have; None: what the model's configuration says."""
+    handlers: Mapping[str, Handler] = field(default_factory=dict)
+    """Import rules of the model's family, by ATen operation; they come before those that all models share."""
 
 
 class Traced(NamedTuple):
@@ -148,7 +150,7 @@ class _Tracer:
         traced = self.exported.graph
         strip(traced)
         self.add_inputs(traced)
-        handlers = {**HANDLERS, "xllmc.attention.default": self.attention}
+        handlers = {**HANDLERS, **self.options.handlers, "xllmc.attention.default": self.attention}
         importer = Importer(self.graph, self.token_symbol(), handlers)
         self.bind_placeholders(importer, traced)
         output = importer.run(traced, self.exported.graph_module)

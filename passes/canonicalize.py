@@ -1,26 +1,20 @@
-"""Remove what does nothing, say the same thing one way, compute the same thing once.
-
-reshape(reshape(x, A), B)  ==>  reshape(x, B)          cast(x: f32, f32), mul(x, 1.0), add(x, 0.0)  ==>  x
-f(x), f(x)                 ==>  f(x)                   what nothing reads                            ==>  gone
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
+"""Remove what does nothing, say the same thing one way, compute the same thing once."""
 
 from torch import fx
 
-from ..compiler.ir.program import is_call, mutates_state, type_of
 from ..compiler.ir.text import print_value
-from .api import Pass, Report, Rewriter, Stage
+from .api import Rewriter, example, graph_pass, is_call, mutates_state, ops, type_of
 
 
-@dataclass(frozen=True)
-class Canonicalize(Pass):
-    name: ClassVar[str] = "canonicalize"
-    stage: ClassVar[Stage] = "canonical"
+@graph_pass(stage="canonical", each_stage=True)
+class Canonicalize:
+    """What says nothing goes.
 
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
+    reshape(reshape(x, A), B)  ==>  reshape(x, B)          cast(x: f32, f32), mul(x, 1.0), add(x, 0.0)  ==>  x
+    f(x), f(x)                 ==>  f(x)                   what nothing reads                            ==>  gone
+    """
+
+    def run(self, rewriter: Rewriter) -> None:
         changed = True
         while changed:
             changed = False
@@ -33,11 +27,9 @@ class Canonicalize(Pass):
                     same = known if known is not node and not mutates_state(node) else None
                 if same is not None:
                     rewriter.replace({node: same})
-                    rewriter.graph.erase_node(node)
-                    report.matches += 1
+                    rewriter.erase(node)
                     changed = True
-            report.matches += rewriter.erase_dead()
-        return report
+            rewriter.erase_dead()
 
     def simpler(self, rewriter: Rewriter, node: fx.Node) -> fx.Node | None:
         """A value that already equals ``node``, or a simpler one made for it."""
@@ -52,3 +44,23 @@ class Canonicalize(Pass):
         if is_call(node, "reshape") and is_call(x, "reshape"):
             return rewriter.at(node).emit("reshape", x.args[0], shape=node.kwargs["shape"])
         return None
+
+    examples = (
+        example(lambda x: ops.exp(ops.cast(x, dtype="bf16") * 1.0), matches=2, x="bf16[T, 64]"),
+        example(lambda x: ops.exp(ops.slice(x, axis=1, start=0, stop=64) + 0.0), matches=2, x="f32[T, 64]"),
+        example(
+            lambda x: ops.neg(
+                ops.reshape(ops.reshape(x, shape=(x.shape[0], 8, 8)), shape=(x.shape[0], 4, 16)),
+            ),
+            x="bf16[T, 64]",
+        ),
+        example(lambda x, y: (ops.exp(x) + y) * (ops.exp(x) + y), matches=2, x="f32[T, 64]", y="f32[T, 64]"),
+        example(
+            lambda k, state, slots: ops.kv_write(ops.kv_write(state, k, k, slots), k, k, slots),
+            matches=0,
+            k="f32[T, 2, 8]",
+            state="paged<0>f32[2, 8, 8]",
+            slots="i32[T]",
+        ),
+        example(lambda x: ops.cast(x, dtype="f32") * 2.0 + 1.0, matches=0, x="bf16[T, 64]"),
+    )

@@ -1,33 +1,40 @@
-"""An activation applied to a matrix product becomes its epilogue.
+"""An activation applied to a matrix product becomes its epilogue."""
 
-gelu_tanh(linear(x, w, b))   ==>   linear(x, w, b, activation=gelu_tanh)
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-from ..compiler.ir.program import is_call
-from ..compiler.ops.linear import ACTIVATIONS
-from .api import Numerics, Pass, Report, Rewriter, Stage
+from .api import Float, Match, OneOf, SiteCosts, Value, Weight, example, ops, rewrite
 
 
-@dataclass(frozen=True)
-class FuseActivation(Pass):
-    name: ClassVar[str] = "fuse-activation"
-    stage: ClassVar[Stage] = "fused"
-    numerics: ClassVar[Numerics] = "reassociating"
+@rewrite(stage="fused", numerics="reassociating", after="fuse-gated-linear", through=())
+class FuseActivation:
+    """``gelu_tanh(linear(x, w, b))``   ==>   ``linear(x, w, b, activation=gelu_tanh)``"""
 
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
-        for node in rewriter.calls(*(a for a in ACTIVATIONS if a != "none")):
-            linear = node.args[0]
-            if not is_call(linear, "linear"):
-                report.miss(node, f"activates {getattr(linear, 'name', linear)}, which is not a linear")
-            elif set(linear.users) != {node} or linear.kwargs:
-                report.miss(node, "its linear is read elsewhere too, or has an epilogue already")
-            else:
-                new = rewriter.at(node).emit("linear", *linear.args, activation=node.target.name)
-                rewriter.replace({node: new})
-                report.matches += 1
-        rewriter.erase_dead()
-        return report
+    def pattern(
+        self,
+        x: Float[Value, "... K"],
+        w: Weight[Value, "N K"],
+        b: Weight[Value, "N"] | None,
+        activation: OneOf[str, "silu relu gelu_erf gelu_tanh tanh sigmoid"],
+    ) -> Value:
+        return ops[activation](ops.linear(x, w, b))
+
+    def replacement(self, x: Value, w: Value, b: Value | None, activation: str) -> Value:
+        return ops.linear(x, w, b, activation=activation)
+
+    def gain(self, m: Match, costs: SiteCosts) -> float:
+        return costs.saved
+
+    examples = (
+        example(
+            lambda x, w, b: ops.gelu_tanh(ops.linear(x, w, b)),
+            x="bf16[T, 64]",
+            w="weight bf16[96, 64]",
+            b="weight bf16[96]",
+        ),
+        example(lambda x, w: ops.relu(ops.linear(x, w, None)), x="f32[T, 64]", w="weight f32[40, 64]"),
+        example(lambda x: ops.silu(x * 2.0), x="f32[T, 64]", rejects="is not linear"),
+        example(
+            lambda x, w: (ops.relu(y := ops.linear(x, w, None)), y),
+            x="f32[T, 64]",
+            w="weight f32[40, 64]",
+            rejects="is read elsewhere too",
+        ),
+    )

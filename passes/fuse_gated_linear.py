@@ -1,72 +1,55 @@
-"""A gated MLP's two projections become one matrix product whose epilogue applies the gate (Shazeer, 2020).
+"""A gated MLP's two projections become one matrix product whose epilogue applies the gate (Shazeer, 2020)."""
 
-    mul(silu(linear(x, gate)), linear(x, up))   ==>   linear(x, interleave(gate, up), activation=silu, gated=N)
-
-The weights alternate in blocks of half a panel, so that a gate and its partner meet in one kernel's registers.
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import fx
-
-from ..compiler.ir.program import Weight, is_weight, type_of
-from ..compiler.ops.linear import ACTIVATIONS, GATE_BLOCK
-from ..runtime.artifact.recipe import Recipe
-from .api import Numerics, Pass, Report, Rewriter, Stage
-from .matcher import anything, call, match
+from ..compiler.ops.linear import GATE_BLOCK
+from .api import Float, OneOf, Value, Weight, example, ops, recipes, rewrite
 
 
-@dataclass(frozen=True)
-class FuseGatedLinear(Pass):
-    name: ClassVar[str] = "fuse-gated-linear"
-    stage: ClassVar[Stage] = "fused"
-    numerics: ClassVar[Numerics] = "reassociating"
+@rewrite(stage="fused", numerics="reassociating", through=())
+class FuseGatedLinear:
+    """``silu(linear(x, gate)) * linear(x, up)``   ==>   ``linear(x, interleave(gate, up), activation=silu, gated=N)``
 
-    def run(self, rewriter: Rewriter) -> Report:
-        names = "|".join(a for a in ACTIVATIONS if a != "none")
-        pattern = call("mul", call(names, anything("gate"), binds="activation"), anything("up"))
-        report = Report()
-        for node in rewriter.calls("mul"):
-            found = match(pattern, node)
-            if found is None:
-                continue
-            gate, up = found["gate"], found["up"]
-            if reason := self.refuses(gate, up):
-                report.miss(node, reason)
-                continue
-            self.fuse(rewriter, node, gate, up, found["activation"].target.name)
-            report.matches += 1
-        rewriter.erase_dead()
-        return report
+    The weights alternate in blocks of half a panel, so that a gate and its partner meet in one kernel's registers.
+    """
 
-    def refuses(self, gate: fx.Node, up: fx.Node) -> str | None:
-        for side in (gate, up):
-            if side.op != "call_function" or side.target.name != "linear":
-                return f"{side.name} is not a linear"
-            if side.kwargs or side.args[2] is not None or not is_weight(side.args[1]):
-                return f"{side.name} has a bias or an epilogue already"
-            if len(side.users) != 1:
-                return f"{side.name} is read elsewhere too"
-        if gate.args[0] is not up.args[0]:
-            return "gate and up read different inputs"
-        if type_of(gate) != type_of(up):
-            return f"gate {type_of(gate)} and up {type_of(up)} differ"
-        return None
+    def pattern(
+        self,
+        x: Float[Value, "... K"],
+        gate: Weight[Value, "N K"],
+        up: Weight[Value, "N K"],
+        activation: OneOf[str, "silu relu gelu_erf gelu_tanh tanh sigmoid"],
+    ) -> Value:
+        return ops[activation](ops.linear(x, gate, None)) * ops.linear(x, up, None)
 
-    def fuse(self, rewriter: Rewriter, node: fx.Node, gate: fx.Node, up: fx.Node, activation: str) -> None:
-        weights = [rewriter.program.weights[n.args[1].target] for n in (gate, up)]
-        rows, inner = weights[0].type.sizes
-        padded = -(-rows // GATE_BLOCK) * GATE_BLOCK
-        recipe = Recipe.of("interleave", *(w.recipe for w in weights), block=GATE_BLOCK)
-        joined = Weight(weights[0].type.with_shape(2 * padded, inner), recipe)
-        name = f"{parent(gate.args[1].target)}.gate_up"
-        new = rewriter.at(node).emit(
-            "linear", gate.args[0], rewriter.weight(name, joined), None, activation=activation, gated=rows
-        )
-        rewriter.replace({node: new})
+    def replacement(self, x: Value, gate: Value, up: Value, activation: str) -> Value:
+        joined = recipes.interleave(gate, up, block=GATE_BLOCK)
+        return ops.linear(x, joined, None, activation=activation, gated=gate.shape[0])
 
-
-def parent(weight_name: str) -> str:
-    """``model.layers.0.mlp`` of ``model.layers.0.mlp.gate_proj.weight``."""
-    return ".".join(weight_name.split(".")[:-2])
+    examples = (
+        example(
+            lambda x, gate, up: ops.silu(ops.linear(x, gate, None)) * ops.linear(x, up, None),
+            x="bf16[T, 64]",
+            gate="weight bf16[96, 64]",
+            up="weight bf16[96, 64]",
+        ),
+        example(
+            lambda x, gate, up: ops.linear(x, up, None) * ops.gelu_tanh(ops.linear(x, gate, None)),
+            x="f32[T, 64]",
+            gate="weight f32[40, 64]",
+            up="weight f32[40, 64]",
+        ),
+        example(
+            lambda x, y, gate, up: ops.silu(ops.linear(x, gate, None)) * ops.linear(y, up, None),
+            x="f32[T, 64]",
+            y="f32[T, 64]",
+            gate="weight f32[32, 64]",
+            up="weight f32[32, 64]",
+            rejects="is not x, which is",
+        ),
+        example(
+            lambda x, gate, up: (ops.silu(g := ops.linear(x, gate, None)) * ops.linear(x, up, None), g),
+            x="f32[T, 64]",
+            gate="weight f32[32, 64]",
+            up="weight f32[32, 64]",
+            rejects="is read elsewhere too",
+        ),
+    )

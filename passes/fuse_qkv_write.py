@@ -1,91 +1,175 @@
-"""What stands between a fused projection and attention becomes one op, which reads the projection once.
+"""What stands between a fused projection and attention becomes one op, which reads the projection once."""
 
-    k' = rope(rms_norm(heads(slice(y, k)), wk), table);   v' = heads(slice(y, v))
-    s' = kv_write(s, k', v', slots)                        ==>   q', s' = qkv_write(y, table, wq, wk, s, slots)
-    q' = rope(rms_norm(heads(slice(y, q)), wq), table)
+from .api import (
+    Float,
+    Int,
+    Match,
+    Number,
+    Size,
+    State,
+    Tensor,
+    Value,
+    Values,
+    Weight,
+    example,
+    ops,
+    optional,
+    rewrite,
+    type_of,
+)
 
-Norms and rotation may both be absent.
-"""
-
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from torch import fx
-
-from ..compiler.ir.program import is_call, is_weight, type_of
-from .api import Numerics, Pass, Report, Rewriter, Stage
-from .matcher import look_through
-
-
-@dataclass(frozen=True)
-class Branch:
-    """How one of q, k and v comes out of the projection ``source``."""
-
-    source: Any
-    start: int
-    stop: int
-    table: fx.Node | None
-    norm: fx.Node | None
-    eps: float
-
-
-@dataclass(frozen=True)
-class FuseQKVWrite(Pass):
-    name: ClassVar[str] = "fuse-qkv-write"
-    stage: ClassVar[Stage] = "fused"
-    numerics: ClassVar[Numerics] = "reassociating"
-
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
-        for write in rewriter.calls("kv_write"):
-            readers = [u for u in write.users if is_call(u, "paged_attention")]
-            if len(readers) != 1:
-                report.miss(write, f"is read by {len(readers)} attention ops, not one")
-                continue
-            query = readers[0].args[0]
-            q, k, v = (branch(n) for n in (query, write.args[1], write.args[2]))
-            if reason := refuses(q, k, v):
-                report.miss(write, reason)
-                continue
-            assert q is not None and k is not None
-            rewriter.at(write)
-            fused = rewriter.emit(
-                "qkv_write", q.source, q.table, q.norm, k.norm, write.args[0], write.args[3],
-                heads=type_of(query).shape[1], eps=q.eps,
-            )  # fmt: skip
-            queries = rewriter.emit("get", fused, index=0)
-            rewriter.replace({query: queries, write: rewriter.emit("get", fused, index=1)})
-            report.matches += 1
-        rewriter.erase_dead()
-        return report
+INPUTS = {
+    "y": "bf16[T, 96]",
+    "state": "paged<0>bf16[1, 16, 16]",
+    "slots": "i32[T]",
+    "block_table": "i32[S, B]",
+    "query_starts": "i32[S+1]",
+    "positions": "i32[T]",
+}
 
 
-def branch(node: Any) -> Branch | None:
-    table = norm = None
-    eps = 0.0
-    dim = type_of(node).shape[-1]
-    node = look_through(node, "reshape")
-    if is_call(node, "rope"):
-        node, table = node.args
-    node = look_through(node, "reshape")
-    if is_call(node, "rms_norm") and is_weight(node.args[1]) and type_of(node).shape[-1] == dim:
-        eps = node.kwargs["eps"]
-        node, norm = node.args
-    node = look_through(node, "reshape")
-    if not is_call(node, "slice") or len(type_of(node).shape) != 2 or node.kwargs["axis"] != 1:
+def attention(
+    y: Value,
+    state: Value,
+    slots: Value,
+    block_table: Value,
+    query_starts: Value,
+    positions: Value,
+    table: Value | None = None,
+    q_weight: Value | None = None,
+    k_weight: Value | None = None,
+    keys_first: bool = False,
+) -> Value:
+    """Four heads of 16 and one of keys and values, as models write them."""
+
+    def heads(start: int, count: int, weight: Value | None) -> Value:
+        part = ops.slice(y, axis=1, start=start, stop=start + 16 * count)
+        part = ops.reshape(part, shape=(y.shape[0], count, 16))
+        part = part if weight is None else ops.rms_norm(part, weight, eps=1e-6)
+        return part if table is None else ops.rope(part, table)
+
+    q, k = heads(16 if keys_first else 0, 4, q_weight), heads(0 if keys_first else 64, 1, k_weight)
+    v = ops.reshape(ops.slice(y, axis=1, start=80, stop=96), shape=(y.shape[0], 1, 16))
+    written = ops.kv_write(state, k, v, slots)
+    return ops.paged_attention(q, written, block_table, query_starts, positions, scale=0.25)
+
+
+@rewrite(
+    stage="fused",
+    numerics="reassociating",
+    after="fuse-linears",
+    through=("reshape",),
+    landmark="paged_attention",
+)
+class FuseQKVWrite:
+    """Heads of a projection, normed and rotated, stored and attended to   ==>   ``qkv_write``, then attention
+
+        q = rope(rms_norm(slice(y, 0:Q), wq), table);  k = rope(rms_norm(slice(y, Q:K), wk), table);  v = slice(y, K:)
+        s' = kv_write(s, k, v, slots);  paged_attention(q, s')
+                  ==>      q, s' = qkv_write(y, table, wq, wk, s, slots);  paged_attention(q, s')
+
+    Norms and rotation may both be absent.
+    """
+
+    def pattern(
+        self,
+        y: Float[Value, "T N"],
+        state: State,
+        slots: Int[Value, "T"],
+        block_table: Tensor[Value, "..."],
+        query_starts: Tensor[Value, "..."],
+        positions: Tensor[Value, "..."],
+        queries: Size,
+        keys: Size,
+        N: Size,
+        scale: Number,
+        window: Number,
+        softcap: Number,
+        table: Float[Value, "T R"] | None,
+        q_weight: Weight[Value, "D"] | None,
+        k_weight: Weight[Value, "D"] | None,
+        eps: Number = 0.0,
+    ) -> Values:
+        def turned(start: Size, stop: Size, weight: Value | None) -> Value:
+            part = ops.slice(y, axis=1, start=start, stop=stop)
+            return optional(ops.rope, optional(ops.rms_norm, part, weight, eps=eps), table)
+
+        k, v = turned(queries, keys, k_weight), ops.slice(y, axis=1, start=keys, stop=N)
+        written = ops.kv_write(state, k, v, slots)
+        attended = ops.paged_attention(
+            turned(0, queries, q_weight), written, block_table, query_starts, positions,
+            scale=scale, window=window, softcap=softcap,
+        )  # fmt: skip
+        return written, attended
+
+    def when(self, m: Match) -> str | None:
+        if (m.q_weight is None) != (m.k_weight is None):
+            return "only one of queries and keys is normed"
+        head = type_of(m.state)
+        if m.q_weight is not None and head.key_dim != m.D:
+            return f"the norm is over {m.D} elements, not over a head of {head}"
         return None
-    return Branch(node.args[0], node.kwargs["start"], node.kwargs["stop"], table, norm, eps)
 
+    def replacement(
+        self,
+        y: Value,
+        state: Value,
+        slots: Value,
+        block_table: Value,
+        query_starts: Value,
+        positions: Value,
+        queries: int,
+        scale: float,
+        window: int,
+        softcap: float,
+        table: Value | None,
+        q_weight: Value | None,
+        k_weight: Value | None,
+        eps: float,
+    ) -> Values:
+        heads = queries // state.type.key_dim
+        both = ops.qkv_write(y, table, q_weight, k_weight, state, slots, heads=heads, eps=eps)
+        attended = ops.paged_attention(
+            both[0], both[1], block_table, query_starts, positions, scale=scale, window=window, softcap=softcap
+        )
+        return both[1], attended
 
-def refuses(q: Branch | None, k: Branch | None, v: Branch | None) -> str | None:
-    if q is None or k is None or v is None:
-        return "queries, keys or values are not heads of slices of one projection"
-    if not q.source is k.source is v.source:
-        return "queries, keys and values come from different projections"
-    if (q.start, q.stop, k.stop, v.stop) != (0, k.start, v.start, type_of(q.source).shape[1]):
-        return "the projection is not queries, then keys, then values"
-    if q.table is not k.table or v.table is not None or v.norm is not None:
-        return "queries and keys are rotated differently, or values are rotated or normed"
-    if (q.norm is None) != (k.norm is None) or q.eps != k.eps:
-        return "queries and keys are normed differently"
-    return None
+    examples = (
+        example(
+            lambda y, state, slots, block_table, query_starts, positions, table: attention(
+                y, state, slots, block_table, query_starts, positions, table
+            ),
+            INPUTS,
+            table="f32[T, 16]",
+        ),
+        example(
+            lambda y, state, slots, block_table, query_starts, positions, table, q_weight, k_weight: attention(
+                y, state, slots, block_table, query_starts, positions, table, q_weight, k_weight
+            ),
+            INPUTS,
+            table="f32[T, 16]",
+            q_weight="weight bf16[16]",
+            k_weight="weight bf16[16]",
+        ),
+        example(
+            lambda y, state, slots, block_table, query_starts, positions: attention(
+                y, state, slots, block_table, query_starts, positions, keys_first=False
+            ),
+            INPUTS,
+        ),
+        example(
+            lambda y, state, slots, block_table, query_starts, positions: attention(
+                y, state, slots, block_table, query_starts, positions, keys_first=True
+            ),
+            INPUTS,
+            rejects="has start 16, not 0",
+        ),
+        example(
+            lambda y, state, slots, block_table, query_starts, positions, q_weight: attention(
+                y, state, slots, block_table, query_starts, positions, None, q_weight
+            ),
+            INPUTS,
+            q_weight="weight bf16[16]",
+            rejects="eps",
+        ),
+    )

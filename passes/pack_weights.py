@@ -1,28 +1,38 @@
-"""Choose how each weight is stored: matrices that a matrix product reads go into panels, all else stays in rows.
+"""Choose how each weight is stored."""
 
-A table that is both embedding and output head is stored once, in panels; the embedding gathers from them.
-"""
+from dataclasses import replace
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
-
-from ..compiler.ir.program import is_weight
-from .api import Pass, Report, Rewriter, Stage
+from .api import Rewriter, example, graph_pass, is_weight, ops
 
 
-@dataclass(frozen=True)
-class PackWeights(Pass):
-    name: ClassVar[str] = "pack-weights"
-    stage: ClassVar[Stage] = "lowered"
+@graph_pass(stage="lowered")
+class PackWeights:
+    """Matrices that a matrix product reads go into panels, all else stays in rows.
 
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
+    A table that is both embedding and output head is stored once, in panels; the embedding gathers from them.
+    """
+
+    def run(self, rewriter: Rewriter) -> None:
         weights = rewriter.program.weights
         for node in rewriter.calls("linear"):
             matrix = node.args[1]
             if not is_weight(matrix):
-                report.miss(node, "multiplies by a computed matrix")
+                rewriter.miss(node, "multiplies by a computed matrix")
             elif weights[matrix.target].layout != "panels":
+                rewriter.matched(node)
                 weights[matrix.target] = replace(weights[matrix.target], layout="panels")
-                report.matches += 1
-        return report
+
+    examples = (
+        example(
+            lambda ids, table: ops.linear(ops.embedding(table, ids), table, None),
+            ids="i32[T]",
+            table="weight bf16[64, 64]",
+        ),
+        example(lambda ids, table: ops.embedding(table, ids), matches=0, ids="i32[T]", table="weight bf16[64, 64]"),
+        example(
+            lambda x, m: ops.linear(x, m, None),
+            x="f32[T, 64]",
+            m="f32[32, 64]",
+            rejects="multiplies by a computed matrix",
+        ),
+    )

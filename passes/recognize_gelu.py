@@ -1,31 +1,27 @@
-"""See GPT-2's tanh approximation of GELU (Hendrycks & Gimpel, 2016) in its arithmetic.
+"""See GPT-2's tanh approximation of GELU (Hendrycks & Gimpel, 2016) in its arithmetic."""
 
-mul(mul(x, 0.5), add(tanh(mul(add(x, mul(pow(x, 3), 0.044715)), sqrt(2/pi))), 1))   ==>   gelu_tanh(x)
-"""
-
-from dataclasses import dataclass
 from math import pi, sqrt
-from typing import ClassVar
 
-from .api import Numerics, Pass, Report, Rewriter, Stage
-from .matcher import anything, call, constant, match
+from .api import Float, Value, example, ops, rewrite
 
 
-@dataclass(frozen=True)
-class RecognizeGelu(Pass):
-    name: ClassVar[str] = "recognize-gelu"
-    stage: ClassVar[Stage] = "recognised"
-    numerics: ClassVar[Numerics] = "reassociating"
+def gelu(x: Value, cubic: float = 0.044715) -> Value:
+    inner = (x + ops.pow(x, exponent=3.0) * cubic) * sqrt(2 / pi)
+    return (x * 0.5) * (ops.tanh(inner) + 1.0)
 
-    def run(self, rewriter: Rewriter) -> Report:
-        x = anything("x")
-        inner = call("add", x, call("mul", call("pow", x, exponent=3.0), constant(0.044715)))
-        tanh = call("tanh", call("mul", inner, constant(sqrt(2 / pi))))
-        pattern = call("mul", call("mul", x, constant(0.5)), call("add", tanh, constant(1.0)))
-        report = Report()
-        for node in rewriter.calls("mul"):
-            if found := match(pattern, node):
-                rewriter.replace({node: rewriter.at(node).emit("gelu_tanh", found["x"])})
-                report.matches += 1
-        rewriter.erase_dead()
-        return report
+
+@rewrite(stage="recognised", numerics="reassociating")
+class RecognizeGelu:
+    """``0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x ** 3)))``   ==>   ``gelu_tanh(x)``"""
+
+    def pattern(self, x: Float[Value, "..."]) -> Value:
+        return gelu(x)
+
+    def replacement(self, x: Value) -> Value:
+        return ops.gelu_tanh(x)
+
+    examples = (
+        example(lambda x: gelu(x), x="bf16[T, 64]"),
+        example(lambda x: gelu(x), x="f32[T, 2, 32]"),
+        example(lambda x: gelu(x, 0.05), x="f32[T, 64]", rejects="0.05 is not 0.044715"),
+    )

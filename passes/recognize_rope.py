@@ -1,80 +1,81 @@
-"""See rotary position embedding in its arithmetic; the table of cosines and sines is computed once for all layers.
+"""See rotary position embedding (Su et al., 2021) in its arithmetic."""
 
-    f = mul(positions, inv_freq);  c = mul(cos(concat(f, f)), s);  n = mul(sin(concat(f, f)), s)
-    add(mul(x, c), mul(concat(neg(high(x)), low(x)), n))      ==>      rope(x, rope_table(positions, inv_freq, s))
-
-The table stays in float32, where transformers rounds it to the model's dtype.
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import fx
-
-from ..compiler.ir.program import type_of
-from .api import Numerics, Pass, Report, Rewriter, Stage
-from .matcher import Pattern, anything, call, cast, look_through, match, number, view, weight
+from .api import Float, Int, Match, Number, Size, Value, Weight, example, ops, optional, rewrite, type_of
 
 
-@dataclass(frozen=True)
-class RecognizeRope(Pass):
-    name: ClassVar[str] = "recognize-rope"
-    stage: ClassVar[Stage] = "recognised"
-    numerics: ClassVar[Numerics] = "reassociating"
+def rotated(x: Value, positions: Value, inv_freq: Value, scale: float | None = None, half: int = 8) -> Value:
+    """As transformers writes it, for ``x`` [T, heads, 2 * half]."""
+    angles = ops.reshape(ops.cast(positions, dtype="f32"), shape=(positions.shape[0], 1)) * inv_freq
+    both = ops.concat(angles, angles, axis=1)
+    cos, sin = (f(both) if scale is None else f(both) * scale for f in (ops.cos, ops.sin))
+    cos, sin = (ops.reshape(ops.cast(t, dtype=x.dtype), shape=(positions.shape[0], 1, t.shape[1])) for t in (cos, sin))
+    low = ops.slice(x, axis=2, start=0, stop=half)
+    high = ops.slice(x, axis=2, start=half, stop=x.shape[2])
+    return x * cos + ops.concat(-high, low, axis=2) * sin
 
-    def run(self, rewriter: Rewriter) -> Report:
-        patterns = (self.pattern(scaled=True), self.pattern(scaled=False))
-        report = Report()
-        for node in rewriter.calls("add"):
-            found = match(patterns[0], node) or match(patterns[1], node)
-            if found is None:
-                continue
-            if reason := self.refuses(found):
-                report.miss(node, reason)
-                continue
-            rewriter.at(node)
-            positions = look_through(found["positions"], "reshape", "cast")
-            scale = float(found.get("scale", 1.0))  # canonicalisation removed a scale of one
-            table = rewriter.emit("rope_table", positions, found["inv_freq"], scale=scale)
-            rewriter.replace({node: self.rotated(rewriter, found["x"], table)})
-            report.matches += 1
-        rewriter.erase_dead()
-        for node in rewriter.calls("cos", "sin"):
-            report.miss(node, f"a {node.target.name} that is not part of x * cos + rotated(x) * sin")
-        return report
 
-    def rotated(self, rewriter: Rewriter, x: fx.Node, table: fx.Node) -> fx.Node:
-        """A single head has no axis of its own in the trace, and gets one for the op."""
-        kind = type_of(x)
-        if len(kind.shape) == 3:
-            return rewriter.emit("rope", x, table)
-        tokens, dim = kind.shape
-        heads = rewriter.emit("reshape", x, shape=(tokens, 1, dim))
-        return rewriter.emit("reshape", rewriter.emit("rope", heads, table), shape=(tokens, dim))
+@rewrite(stage="recognised", numerics="reassociating", through=("cast", "reshape"), shared=True, landmark="cos")
+class RecognizeRope:
+    """Two halves of a head turned against each other by an angle for each position   ==>   ``rope(x, table)``
 
-    def pattern(self, scaled: bool) -> Pattern:
-        x = anything("x")
-        angles = call("mul", anything("positions"), weight("inv_freq"))
-        both = call("concat", angles, angles, axis=1)
+        angles = positions * inv_freq;  c = cos([angles, angles]) * scale;  s = sin([angles, angles]) * scale
+        x * c + [-high(x), low(x)] * s      ==>      rope(x, rope_table(positions, inv_freq, scale))
 
-        def table(function: str) -> Pattern:
-            plain = call(function, both)
-            return view(call("mul", plain, number("scale")) if scaled else plain)
+    The table is computed once for all layers, and stays in float32, where transformers rounds it to the model's dtype.
+    """
 
-        high, low = call("slice", x, binds="high"), call("slice", x, binds="low")
-        rotated = call("concat", call("neg", high), low, binds="rotated")
-        return call("add", call("mul", x, table("cos")), call("mul", cast(rotated), table("sin")))
+    def pattern(
+        self,
+        x: Float[Value, "... D"],
+        positions: Int[Value, "T"],
+        inv_freq: Weight[Value, "half"],
+        axis: Size,
+        half: Size,
+        D: Size,
+        scale: Number = 1.0,
+    ) -> Value:
+        angles = positions * inv_freq
+        both = ops.concat(angles, angles, axis=1)
+        cos = optional(ops.mul, ops.cos(both), scale)
+        sin = optional(ops.mul, ops.sin(both), scale)
+        low = ops.slice(x, axis=axis, start=0, stop=half)
+        high = ops.slice(x, axis=axis, start=half, stop=D)
+        return x * cos + ops.concat(-high, low, axis=axis) * sin
 
-    def refuses(self, found: dict[str, fx.Node]) -> str | None:
-        x = type_of(found["x"])
-        half = x.shape[-1] // 2
-        low, high = found["low"].kwargs, found["high"].kwargs
-        if len(x.shape) not in (2, 3):
-            return f"{x} is neither [T, heads, D] nor [T, D]"
-        if {low["axis"], high["axis"], found["rotated"].kwargs["axis"]} != {len(x.shape) - 1}:
-            return f"does not rotate the last axis of {x}"
-        if (low["start"], low["stop"], high["start"], high["stop"]) != (0, half, half, 2 * half):
-            return f"rotates {low} against {high}, not the halves of {x}"
-        if type_of(found["inv_freq"]).shape != (half,):
-            return f"{type_of(found['inv_freq'])} frequencies do not cover the halves of {x}"
+    def when(self, m: Match) -> str | None:
+        kind = type_of(m.x)
+        axes = len(kind.shape)
+        if axes not in (2, 3) or m.axis != axes - 1:
+            return f"it turns axis {m.axis} of {kind}, not the last of [T, heads, D] or [T, D]"
+        if 2 * m.half != m.D:
+            return f"it turns {m.half} elements against the other {m.D - m.half}, not the halves of {kind}"
         return None
+
+    def replacement(self, x: Value, positions: Value, inv_freq: Value, scale: float) -> Value:
+        table = ops.rope_table(positions, inv_freq, scale=float(scale))
+        if len(x.shape) == 3:
+            return ops.rope(x, table)
+        tokens, dim = x.shape  # a single head has no axis of its own in the trace
+        return ops.reshape(ops.rope(ops.reshape(x, shape=(tokens, 1, dim)), table), shape=(tokens, dim))
+
+    examples = (
+        example(
+            lambda x, positions, inv_freq: rotated(x, positions, inv_freq),
+            x="bf16[T, 4, 16]",
+            positions="i32[T]",
+            inv_freq="weight f32[8]",
+        ),
+        example(
+            lambda x, positions, inv_freq: rotated(x, positions, inv_freq, scale=1.25),
+            x="f32[T, 1, 16]",
+            positions="i32[T]",
+            inv_freq="weight f32[8]",
+        ),
+        example(
+            lambda x, positions, inv_freq: rotated(x, positions, inv_freq, half=6),
+            x="f32[T, 1, 16]",
+            positions="i32[T]",
+            inv_freq="weight f32[8]",
+            rejects="half is 8 in one place and 6 in another",
+        ),
+    )

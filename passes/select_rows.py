@@ -1,37 +1,26 @@
-"""Compute only the rows whose logits are wanted: row selection moves up through ops that keep rows apart.
-
-    take_rows(linear(norm(x)), rows)   ==>   linear(norm(take_rows(x, rows)))
-
-It stops where rows mix (attention), where every row is wanted by someone else, and at inputs.
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
+"""Compute only the rows whose logits are wanted: row selection moves up through ops that keep rows apart."""
 
 from torch import fx
 
 from ..compiler.ir.op import Op
-from ..compiler.ir.program import is_call, type_of
-from ..compiler.ir.types import TensorType
-from .api import Pass, Report, Rewriter, Stage
+from .api import Rewriter, TensorType, example, graph_pass, is_call, ops, type_of
 
 
-@dataclass(frozen=True)
-class SelectRows(Pass):
-    name: ClassVar[str] = "select-rows"
-    stage: ClassVar[Stage] = "canonical"
+@graph_pass(stage="canonical", after="fold-weights")
+class SelectRows:
+    """``take_rows(linear(norm(x)), rows)``   ==>   ``linear(norm(take_rows(x, rows)))``
 
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
+    It stops where rows mix (attention), where every row is wanted by someone else, and at inputs.
+    """
+
+    def run(self, rewriter: Rewriter) -> None:
         while movable := [s for s in rewriter.calls("take_rows") if self.movable(*s.args)]:
             value, rows = movable[0].args
             selections = list(value.users)
             rewriter.replace(dict.fromkeys(selections, self.moved(rewriter, selections[0], value, rows)))
             rewriter.erase_dead()
-            report.matches += 1
         for selection in rewriter.calls("take_rows"):
-            report.miss(selection, f"stops at {selection.args[0].name}")
-        return report
+            rewriter.miss(selection, f"stops at {selection.args[0].name}")
 
     def movable(self, value: object, rows: object) -> bool:
         """Whether ``value`` is computed row by row and nothing else reads it."""
@@ -61,3 +50,31 @@ class SelectRows(Pass):
         if is_call(value, "reshape"):
             attributes["shape"] = (type_of(selection).shape[0], *value.kwargs["shape"][1:])
         return rewriter.emit(value.target, *operands, **attributes)
+
+    examples = (
+        example(
+            lambda x, y, w, head, logit_rows: ops.take_rows(
+                ops.linear(ops.rms_norm(x + y, w, eps=1e-6), head, None), logit_rows
+            ),
+            matches=3,
+            x="bf16[T, 64]",
+            y="bf16[T, 64]",
+            w="weight bf16[64]",
+            head="weight bf16[96, 64]",
+            logit_rows="i32[R]",
+        ),
+        example(
+            lambda x, logit_rows: ops.take_rows(
+                ops.exp(ops.reshape(ops.mean(ops.neg(x)), shape=(x.shape[0], 1, 1))), logit_rows
+            ),
+            matches=4,
+            x="f32[T, 64]",
+            logit_rows="i32[R]",
+        ),
+        example(
+            lambda x, logit_rows: (ops.take_rows(y := ops.exp(x), logit_rows), y),
+            x="f32[T, 64]",
+            logit_rows="i32[R]",
+            rejects="stops at exp",
+        ),
+    )

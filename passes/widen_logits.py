@@ -1,39 +1,29 @@
-"""Logits leave the last matrix product in float32, and what follows it (soft caps) computes in float32.
-
-div(linear(x, w): bf16, 30.0) ...   ==>   div(linear(x, w, out_dtype=f32): f32, 30.0) ...
-"""
-
-from dataclasses import dataclass
-from typing import ClassVar
+"""Logits leave the last matrix product in float32, and what follows it (soft caps) computes in float32."""
 
 from torch import fx
 
 from ..compiler.ir.op import Op
-from ..compiler.ir.program import is_call, type_of
-from .api import Numerics, Pass, Report, Rewriter, Stage
+from .api import Rewriter, example, graph_pass, is_call, ops, type_of
 
 
-@dataclass(frozen=True)
-class WidenLogits(Pass):
-    name: ClassVar[str] = "widen-logits"
-    stage: ClassVar[Stage] = "canonical"
-    numerics: ClassVar[Numerics] = "reassociating"
+@graph_pass(stage="canonical", numerics="reassociating", after="select-rows")
+class WidenLogits:
+    """``div(linear(x, w): bf16, 30.0) ...``   ==>   ``div(linear(x, w, out_dtype=f32): f32, 30.0) ...``"""
 
-    def run(self, rewriter: Rewriter) -> Report:
-        report = Report()
+    def run(self, rewriter: Rewriter) -> None:
         (logits,) = rewriter.function.outputs
         if type_of(logits).dtype == "f32":
-            return report
+            return
         chain = [logits]
         while not is_call(chain[-1], "linear"):
             node = chain[-1]
             pointwise = node.op == "call_function" and isinstance(node.target, Op) and node.target.traits.pointwise
             inputs = node.all_input_nodes
             if not pointwise or len(inputs) != 1:
-                report.miss(logits, f"{node.name} is not a pointwise op of one value over a linear; cast at the end")
+                rewriter.miss(logits, f"{node.name} is not a pointwise op of one value over a linear; cast at the end")
                 output = rewriter.function.output
                 output.replace_input_with(logits, rewriter.at(output).emit("cast", logits, dtype="f32"))
-                return report
+                return
             chain.append(inputs[0])
         linear = chain.pop()
         wide: fx.Node = rewriter.at(linear).emit("linear", *linear.args, **{**linear.kwargs, "out_dtype": "f32"})
@@ -44,5 +34,24 @@ class WidenLogits(Pass):
                 wide = rewriter.emit(node.target, *operands, **node.kwargs)
         rewriter.replace({logits: wide})
         rewriter.erase_dead()
-        report.matches += 1
-        return report
+
+    examples = (
+        example(
+            lambda x, head: ops.tanh(ops.linear(x, head, None) / 30.0) * 30.0,
+            x="bf16[R, 64]",
+            head="weight bf16[96, 64]",
+        ),
+        example(
+            lambda x, head: ops.cast(ops.linear(x, head, None), dtype="f32"),
+            matches=0,
+            x="bf16[R, 64]",
+            head="weight bf16[96, 64]",
+        ),
+        example(
+            lambda x, y, head: ops.linear(x, head, None) + y,
+            x="bf16[R, 64]",
+            y="bf16[R, 96]",
+            head="weight bf16[96, 64]",
+            rejects="is not a pointwise op of one value over a linear",
+        ),
+    )

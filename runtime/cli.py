@@ -14,9 +14,33 @@ from .artifact.version import xllmc_version
 _COMMANDS = {
     "generate": ("xllmc.runtime.generate_command", "generate_command", "Continue a prompt."),
     "inspect": ("xllmc.runtime.inspect_command", "inspect_command", "Show what an engine is made of."),
-    "compile": ("xllmc.compiler.cli", "compile_command", "Compile a Hugging Face model to an engine."),
-    "demo": ("xllmc.compiler.cli", "demo_command", "Compile the bundled model and let it write."),
+    "compile": (
+        "xllmc.compiler.commands.compile_command",
+        "compile_command",
+        "Compile a Hugging Face model to an engine.",
+    ),
+    "demo": ("xllmc.compiler.commands.demo_command", "demo_command", "Compile the bundled model and let it write."),
+    "diff": (
+        "xllmc.compiler.commands.diff_command",
+        "diff_command",
+        "Show what differs between two engines or graphs.",
+    ),
+    "kernels-diff": (
+        "xllmc.compiler.commands.kernels_diff_command",
+        "kernels_diff_command",
+        "Show which generated kernels of fixed tiny models changed.",
+    ),
+    "ops": ("xllmc.compiler.commands.ops_command", "ops_command", "Show the op set."),
+    "passes": ("xllmc.compiler.commands.passes_command", "app", "List, show and test passes."),
+    "opt": ("xllmc.compiler.commands.opt_command", "opt_command", "Run passes over a program in text form."),
+    "explain": ("xllmc.compiler.commands.explain_command", "explain_command", "Show what passes did, where and why."),
+    "bisect": (
+        "xllmc.compiler.commands.bisect_command",
+        "bisect_command",
+        "Find the pass and site that change what a model computes.",
+    ),
     "rebuild": ("xllmc.codegen.cpu.rebuild", "rebuild_command", "Build an engine's kernels again from its sources."),
+    "calibrate": ("xllmc.bench.calibrate_command", "calibrate_command", "Measure this machine for the cost model."),
     "bench": ("xllmc.bench.cli", "app", "Measure."),
 }
 """Name to module, what it offers (a function, or a Typer app), and the help line shown without importing it."""

@@ -12,7 +12,7 @@ import numpy as np
 from .artifact.errors import OptionError
 from .artifact.isa import choose_library
 from .artifact.reader import read_manifest, read_plan
-from .artifact.schema import Manifest, Plan
+from .artifact.schema import Manifest, Plan, Work
 from .artifact.writer import WEIGHTS
 from .batcher import not_finite
 from .checks import is_whole, token_list
@@ -38,6 +38,11 @@ class KernelTime(NamedTuple):
     origin: str
     kernel: str
     seconds: float
+    """Median of the rounds."""
+    function: str
+    work: Work | None
+    rounds: np.ndarray
+    """Seconds of each."""
 
 
 class Engine:
@@ -203,16 +208,31 @@ class Engine:
                 self._plan.set_weights(replaced.memory)
             return wanted
 
-    def profile(self, step: StepInput) -> tuple[KernelTime, ...]:
-        """Run the forward plan once, timing every kernel."""
+    def profile(self, step: StepInput, rounds: int = 1) -> tuple[KernelTime, ...]:
+        """Run the plans that ``step`` asks for, then each of them ``rounds`` times in direct succession, timing every
+        kernel; in the order of the launches.
+        """
         step = checked_arrays(step)
-        launches = self._plan.functions["forward"].plan.launches
-        seconds = np.zeros(len(launches))
         with self.lock:
-            self._forward(step, seconds)
-        return tuple(
-            KernelTime(launch.origin, launch.kernel, float(s)) for launch, s in zip(launches, seconds, strict=True)
-        )
+            rows = self._forward(step)
+            times = self._timed("forward", rounds)
+            if rows and step.sampling is not None:
+                self._sample(step.sampling)
+                times += self._timed("sample", rounds)
+            if rows and step.targets is not None:
+                self._score(step.targets)
+                times += self._timed("score", rounds)
+        return tuple(times)
+
+    def _timed(self, function: str, rounds: int) -> list[KernelTime]:
+        launches = self._plan.functions[function].plan.launches
+        seconds = np.zeros((rounds, len(launches)))
+        for times in seconds:
+            self._plan.run(function, times)
+        return [
+            KernelTime(launch.origin, launch.kernel, float(np.median(times)), function, launch.work, times)
+            for launch, times in zip(launches, seconds.T, strict=True)
+        ]
 
     def _given(self, token_ids: Sequence[int]) -> np.ndarray:
         self.check_open()
@@ -234,7 +254,7 @@ class Engine:
             pages.append(min(-(-tokens // group.page_tokens), most))
         return pages
 
-    def _forward(self, step: StepInput, seconds: np.ndarray | None = None) -> int:
+    def _forward(self, step: StepInput) -> int:
         self.check_open()
         owner = check_step(step, self.manifest, self.capacities, [pool.pages for pool in self.kv.pools])
         columns = step.block_tables[0].shape[1] if step.block_tables else 0
@@ -249,7 +269,7 @@ class Engine:
             else:
                 values = getattr(step, name)
             self._plan.give("forward", name, values)
-        self._plan.run("forward", seconds)
+        self._plan.run("forward")
         return rows
 
     def _slots(self, step: StepInput, group: int, owner: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``xllmc inspect``: what an engine directory holds, without loading its code."""
+"""``xllmc inspect``: what an engine directory holds, without loading its code (except with ``--cost``)."""
 
 import json
 import sys
@@ -19,9 +19,20 @@ def inspect_command(
     engine: Annotated[Path, typer.Argument(help="An engine directory.")],
     check: Annotated[bool, typer.Option("--check", help="Hash every file and compare with the manifest.")] = False,
     graph: Annotated[str | None, typer.Option(help="Print the graph of this stage.")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Time its kernels beside what the cost model says.")] = False,
+    threads: Annotated[int | None, typer.Option(help="With --cost; default: all this process may use.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what an engine is made of, and whether it is whole."""
+    if threads is not None and not cost:
+        raise OptionError("--threads needs --cost; add it, or leave --threads out")
+    if cost:
+        from .cost_command import show_cost  # which loads the engine's code
+
+        if check or graph is not None:
+            raise OptionError("--cost goes with --threads and --json alone; ask for --check or --graph separately")
+        show_cost(engine, threads, as_json)
+        return
     manifest = read_manifest(engine)
     if check:
         with _progress(sum(entry.bytes for entry in manifest.files)) as checked:

@@ -31,11 +31,14 @@ class LoadEngine(Protocol):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A skip is a failure, unless the test is marked as needing an accelerator."""
+    """A skip is a failure, unless the test is marked as needing an accelerator or a browser."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("accelerator") is None:
+    may_skip = any(item.get_closest_marker(name) for name in ("accelerator", "browser"))
+    if report.skipped and not hasattr(report, "wasxfail") and not may_skip:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} skipped, which only tests marked `accelerator` may: {report.longrepr}"
+        report.longrepr = (
+            f"{item.nodeid} skipped, which only tests marked `accelerator` or `browser` may: {report.longrepr}"
+        )
     return report
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from xllmc.codegen.cpu.target import CpuTarget
 from xllmc.compiler.ir.program import Program
+from xllmc.compiler.pass_list import pass_list
 from xllmc.compiler.pipeline import run
 from xllmc.compiler.target import BuildOptions
 from xllmc.runtime.artifact.dtypes import ITEM_BYTES
@@ -20,7 +21,8 @@ class Lowered:
 
     def __init__(self, program: Program, weights: dict[str, torch.Tensor], work: Path) -> None:
         target = CpuTarget()
-        self.program, self.reports = run(program, target.lowering_passes())
+        passes = [one for one in pass_list().passes if isinstance(one, target.lowering_passes())]
+        self.program, self.reports = run(program, passes)
         bundle = target.emit(self.program, BuildOptions(isa=("native",)), work, lambda what: None)
         (work / "kernels").mkdir()
         for path, library in bundle.libraries.items():

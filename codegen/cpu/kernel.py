@@ -1,12 +1,13 @@
-"""One kernel call: which header template it instantiates, and what it is given.
+"""One kernel call: which header template it instantiates, or which text it is, and what it is given.
 
 A call's operands become the launch's operands in the plan; its C++ text becomes the body of an exported function.
-Equal texts are one kernel, however many launches use it.
+Equal texts are one kernel, however many launches use it. Each method that takes an argument returns its C++ expression.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import jinja2
 from torch import fx
 
 from ...compiler.ir.dims import Dim, Size, product
@@ -32,22 +33,36 @@ class KernelCall:
     arguments: list[str] = field(default_factory=list)
     operands: list[Operand] = field(default_factory=list)
     definition: str = ""
-    """Text of a generated loop, where the call instantiates no header."""
+    """Text of a generated kernel, where it is more than a call of a header's function."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that it brings, by path (``acme/clip.h``): they are included, and shipped with the engine."""
 
     def instantiate(self, template: str, *parameters: object) -> None:
         self.template = template
         self.parameters = [str(p) for p in parameters]
 
+    def define(self, name: str, template: str, **values: object) -> None:
+        """Make the body from a jinja2 template; ``name`` begins the kernel's name. An unknown value is an error.
+
+        ``worker`` is the thread's share of the work; namespace ``xllmc`` is open (``share``, ``F16``, ``load_some``).
+        """
+        environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+        self.template = name
+        self.definition = environment.from_string(template).render(values).strip("\n")
+
+    def include(self, path: str, text: str) -> None:
+        """Bring a header of one's own."""
+        self.headers[path] = text
+
     # --- arguments
 
-    def value(self, node: fx.Node | None, packed: bool = False) -> None:
+    def value(self, node: fx.Node | None, packed: bool = False) -> str:
         """A pointer to a value, weight, input or state; null where there is none.
 
         ``packed``: the kernel reads panels, which only a weight can be stored in; otherwise it reads rows.
         """
         if node is None:
-            self.arguments.append("nullptr")
-            return
+            return self.literal("nullptr")
         layout = self.program.weights[str(node.target)].layout if is_weight(node) else "rows"
         if layout != ("panels" if packed else "rows"):
             raise ValueError(
@@ -58,35 +73,34 @@ class KernelCall:
         if isinstance(kind, PagedType):
             if kind.key_dim % 2:
                 raise ValueError(f"attention on the CPU requires an even head size, got {kind.key_dim}")
-            self._operand(Pointer(kind="state", name=state_name(node)), "a[{}].p")
-        else:
-            self._operand(self._pointer(node), f"static_cast<{self.ctype(node)}*>(a[{{}}].p)")
+            return self._operand(Pointer(kind="state", name=state_name(node)), "a[{}].p")
+        return self._operand(self._pointer(node), f"static_cast<{self.ctype(node)}*>(a[{{}}].p)")
 
-    def result(self, index: int = -1) -> None:
+    def result(self, index: int = -1) -> str:
         """A pointer to this call's result (or one of several)."""
         kind = type_of(self.node)
         item: TensorType = kind.items[index] if index >= 0 else kind
         name = f"{self.function}:{Value(self.node, index).name}"
-        self._operand(Pointer(kind="buffer", name=name), f"static_cast<{c_type(item)}*>(a[{{}}].p)")
+        return self._operand(Pointer(kind="buffer", name=name), f"static_cast<{c_type(item)}*>(a[{{}}].p)")
 
-    def rows(self, node: fx.Node, trailing: int = 1) -> None:
+    def rows(self, node: fx.Node, trailing: int = 1) -> str:
         """How many rows of its ``trailing`` last axes a value has."""
-        self.size(product(type_of(node).shape[: len(type_of(node).shape) - trailing]))
+        return self.size(product(type_of(node).shape[: len(type_of(node).shape) - trailing]))
 
-    def size(self, size: Size) -> None:
+    def size(self, size: Size) -> str:
         if isinstance(size, int):
-            self._operand(Integer(kind="int", value=size), "a[{}].i")
-            return
+            return self._operand(Integer(kind="int", value=size), "a[{}].i")
         if len(size.symbols) != 1:
             raise ValueError(f"a kernel cannot be given the size {size}")
         factor = f" * {size.factor}" if size.factor != 1 else ""
-        self._operand(Scalar(kind="symbol", name=size.symbols[0]), f"a[{{}}].i{factor}")
+        return self._operand(Scalar(kind="symbol", name=size.symbols[0]), f"a[{{}}].i{factor}")
 
-    def real(self, value: float) -> None:
-        self._operand(Real(kind="real", value=value), "float(a[{}].f)")
+    def real(self, value: float) -> str:
+        return self._operand(Real(kind="real", value=value), "float(a[{}].f)")
 
-    def literal(self, text: str) -> None:
+    def literal(self, text: str) -> str:
         self.arguments.append(text)
+        return text
 
     # --- what it comes to
 
@@ -98,8 +112,12 @@ class KernelCall:
         """The body of the exported function."""
         if self.definition:
             return self.definition
-        parameters = f"<{', '.join(self.parameters)}>" if self.parameters else ""
-        return f"{self.template}{parameters}({', '.join([*self.arguments, '*worker'])});"
+        return f"{self.function_name}({', '.join([*self.arguments, '*worker'])});"
+
+    @property
+    def function_name(self) -> str:
+        """The header's function with its parameters."""
+        return f"{self.template}<{', '.join(self.parameters)}>" if self.parameters else self.template
 
     def _pointer(self, node: fx.Node) -> Pointer:
         source = source_of(node)
@@ -110,10 +128,10 @@ class KernelCall:
         kind = "weight" if source.op == "get_attr" else "input"
         return Pointer(kind=kind, name=str(source.target))
 
-    def _operand(self, operand: Operand, expression: str) -> None:
+    def _operand(self, operand: Operand, expression: str) -> str:
         if operand not in self.operands:
             self.operands.append(operand)
-        self.arguments.append(expression.format(self.operands.index(operand)))
+        return self.literal(expression.format(self.operands.index(operand)))
 
 
 def state_name(node: fx.Node) -> str:

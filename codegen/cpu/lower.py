@@ -7,15 +7,14 @@ from typing import Any
 
 import jinja2
 
+from ...compiler.cost import node_work
 from ...compiler.ir.program import Function, Program, type_of
 from ...compiler.ir.types import TensorType
 from ...compiler.memory import MemoryPlan, Value, plan_memory, source_of
 from ...runtime.artifact.errors import XllmcError
 from ...runtime.artifact.schema import FunctionPlan, InputEntry, Launch, Plan
 from .kernel import KernelCall
-from .providers import PROVIDERS
-
-HEADERS = ("attention.h", "embedding.h", "gemm.h", "heads.h", "norm.h", "qkv.h", "rope.h", "sampler.h")
+from .providers import HEADERS
 
 
 @dataclass
@@ -31,6 +30,8 @@ class Lowered:
     plan: Plan
     source: str
     """C++ of every kernel."""
+    headers: dict[str, str]
+    """Headers that kernels brought besides xllmc's own, by path."""
     memory: MemoryPlan
 
 
@@ -41,27 +42,31 @@ def lower(program: Program, version: str) -> Lowered:
     except ValueError as error:
         raise XllmcError(f"cannot plan the memory of {program.facts.family}: {error}") from error
     kernels: dict[str, Kernel] = {}
-    functions = tuple(_function(program, f, kernels) for f in program.functions.values())
+    headers: dict[str, str] = {}
+    functions = tuple(_function(program, f, kernels, headers) for f in program.functions.values())
     buffers = tuple(memory.buffers[name] for name in sorted(memory.buffers))
     plan = Plan(arenas=memory.arenas, buffers=buffers, functions=functions)
-    return Lowered(plan, _source(program, list(kernels.values()), version), memory)
+    source = _source(program, list(kernels.values()), sorted(headers), version)
+    return Lowered(plan, source, headers, memory)
 
 
-def _function(program: Program, function: Function, kernels: dict[str, Kernel]) -> FunctionPlan:
+def _function(
+    program: Program, function: Function, kernels: dict[str, Kernel], headers: dict[str, str]
+) -> FunctionPlan:
     launches = []
     given = _results_of_forward(program) if function is not program.forward else {}
     for node in function.calls:
         if node.target.traits.view:
             continue
-        provider = PROVIDERS.get(node.target.name)
+        provider = node.target.kernels.get("cpu")
         if provider is None:
             raise XllmcError(
                 f"no CPU kernel computes op {node.target.name} ({node.meta.get('where') or node.name}); "
-                "register one in codegen/cpu/providers.py, or a pass that rewrites the op"
+                f'register one with @{node.target.name}.kernel("cpu"), or a pass that rewrites the op'
             )
         call = KernelCall(program, function.name, node, given)
         try:
-            provider(call, program)
+            provider(call)
         except ValueError as error:
             raise XllmcError(
                 f"cannot lower {node.name} ({node.meta.get('where', '')}) to a CPU kernel: {error}"
@@ -70,7 +75,11 @@ def _function(program: Program, function: Function, kernels: dict[str, Kernel]) 
             call.text, Kernel(_name(call, kernels), call.text, node.meta.get("where") or node.name)
         )
         kernel.uses += 1
-        launches.append(Launch(kernel=kernel.name, operands=tuple(call.operands), origin=_origin(node)))
+        for path, text in call.headers.items():
+            if headers.setdefault(path, text) != text:
+                raise XllmcError(f"two kernels bring different headers {path}; name one of them otherwise")
+        work = node_work(node, program)
+        launches.append(Launch(kernel=kernel.name, operands=tuple(call.operands), origin=_origin(node), work=work))
     return FunctionPlan(
         name=function.name,
         inputs=tuple(
@@ -118,7 +127,7 @@ def _name(call: KernelCall, kernels: dict[str, Kernel]) -> str:
     return name
 
 
-def _source(program: Program, kernels: list[Kernel], version: str) -> str:
+def _source(program: Program, kernels: list[Kernel], brought: list[str], version: str) -> str:
     template = resources.files(__package__).joinpath("templates/kernels.cpp.j2").read_text()
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.undefined = jinja2.StrictUndefined
@@ -126,6 +135,6 @@ def _source(program: Program, kernels: list[Kernel], version: str) -> str:
         version=version,
         family=program.facts.family,
         dtype=program.facts.dtype,
-        headers=HEADERS,
+        headers=[*(f"xllmc/{name}" for name in HEADERS), *brought],
         kernels=sorted(kernels, key=lambda k: k.name),
     )

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable
 
-from ...compiler.ir.program import Program, is_weight, type_of
+from ...compiler.ir.program import is_weight, type_of
+from ...compiler.ops import OPS
+from .copies import write_copy
+from .epilogues import write_epilogue
 from .kernel import KernelCall, width
-from .loops import write_copy, write_loop
+from .loops import write_loop
 
-Provider = Callable[[KernelCall, Program], None]
-PROVIDERS: dict[str, Provider] = {}
+HEADERS = ("attention.h", "embedding.h", "gemm.h", "heads.h", "norm.h", "qkv.h", "rope.h", "rows.h", "sampler.h")
+"""Where the kernels of xllmc's own ops are; importing this module registers them with the ops."""
+
+Provider = Callable[[KernelCall], None]
 
 ACTIVATIONS = {
     "none": "Identity",
@@ -22,15 +27,16 @@ ACTIVATIONS = {
 
 def provides(*ops: str) -> Callable[[Provider], Provider]:
     def register(provider: Provider) -> Provider:
-        PROVIDERS.update(dict.fromkeys(ops, provider))
+        for name in ops:
+            OPS[name].kernel("cpu")(provider)
         return provider
 
     return register
 
 
 @provides("linear")
-def _linear(call: KernelCall, program: Program) -> None:
-    x, weight, bias = call.node.args
+def _linear(call: KernelCall) -> None:
+    x, weight, bias, *operands = call.node.args
     options = call.node.kwargs
     call.instantiate(
         "linear",
@@ -46,21 +52,28 @@ def _linear(call: KernelCall, program: Program) -> None:
     call.value(bias)
     call.result()
     call.rows(x)
+    if options.get("epilogue"):
+        write_epilogue(call, operands)
 
 
 @provides("embedding")
-def _embedding(call: KernelCall, program: Program) -> None:
-    table, ids = call.node.args
-    packed = is_weight(table) and program.weights[table.target].layout == "panels"
-    call.instantiate("embed_packed" if packed else "embed", call.ctype(table), width(table))
+def _embedding(call: KernelCall) -> None:
+    table, ids, *operands = call.node.args
+    packed = is_weight(table) and call.program.weights[table.target].layout == "panels"
+    through = call.node.kwargs.get("epilogue")
+    template = ("embed_packed" if packed else "embed") + ("_through" if through else "")
+    results = [call.ctype(call.node)] if through else []
+    call.instantiate(template, call.ctype(table), *results, width(table))
     call.value(table, packed)
     call.value(ids)
     call.result()
     call.rows(ids, trailing=0)
+    if through:
+        write_epilogue(call, operands)
 
 
 @provides("take_rows")
-def _take_rows(call: KernelCall, program: Program) -> None:
+def _take_rows(call: KernelCall) -> None:
     x, rows = call.node.args
     row = 1
     for size in type_of(x).shape[1:]:
@@ -73,7 +86,7 @@ def _take_rows(call: KernelCall, program: Program) -> None:
 
 
 @provides("rms_norm", "layer_norm")
-def _norm(call: KernelCall, program: Program) -> None:
+def _norm(call: KernelCall) -> None:
     x, *weights = call.node.args
     call.instantiate(call.node.target.name, call.ctype(x), call.ctype(weights[0]), width(x))
     for operand in (x, *weights):
@@ -84,7 +97,7 @@ def _norm(call: KernelCall, program: Program) -> None:
 
 
 @provides("add_rms_norm", "add_layer_norm")
-def _add_norm(call: KernelCall, program: Program) -> None:
+def _add_norm(call: KernelCall) -> None:
     x, residual, *weights = call.node.args
     call.instantiate(call.node.target.name, call.ctype(x), call.ctype(weights[0]), width(x))
     for operand in (x, residual, *weights):
@@ -96,7 +109,7 @@ def _add_norm(call: KernelCall, program: Program) -> None:
 
 
 @provides("rope_table")
-def _rope_table(call: KernelCall, program: Program) -> None:
+def _rope_table(call: KernelCall) -> None:
     positions, inv_freq = call.node.args
     call.instantiate("rope_table", 2 * width(inv_freq))
     call.value(positions)
@@ -107,7 +120,7 @@ def _rope_table(call: KernelCall, program: Program) -> None:
 
 
 @provides("qkv_write")
-def _qkv_write(call: KernelCall, program: Program) -> None:
+def _qkv_write(call: KernelCall) -> None:
     qkv, table, q_weight, k_weight, state, slots = call.node.args
     cache = type_of(state)
     weight_type = call.ctype(q_weight if q_weight is not None else qkv)
@@ -136,7 +149,7 @@ def _qkv_write(call: KernelCall, program: Program) -> None:
 
 
 @provides("rope")
-def _rope(call: KernelCall, program: Program) -> None:
+def _rope(call: KernelCall) -> None:
     x, table = call.node.args
     call.instantiate("rope", call.ctype(x), type_of(x).shape[1], width(x), width(table))
     call.value(x)
@@ -146,7 +159,7 @@ def _rope(call: KernelCall, program: Program) -> None:
 
 
 @provides("kv_write")
-def _kv_write(call: KernelCall, program: Program) -> None:
+def _kv_write(call: KernelCall) -> None:
     state, k, v, slots = call.node.args
     cache = type_of(state)
     call.instantiate("kv_write", call.ctype(k), cache.kv_heads, cache.key_dim, cache.value_dim)
@@ -156,7 +169,7 @@ def _kv_write(call: KernelCall, program: Program) -> None:
 
 
 @provides("paged_attention")
-def _paged_attention(call: KernelCall, program: Program) -> None:
+def _paged_attention(call: KernelCall) -> None:
     q, state, block_table, query_starts, positions = call.node.args
     cache, options = type_of(state), call.node.kwargs
     heads = type_of(q).shape[1]
@@ -179,7 +192,7 @@ def _paged_attention(call: KernelCall, program: Program) -> None:
 
 
 @provides("sample")
-def _sample(call: KernelCall, program: Program) -> None:
+def _sample(call: KernelCall) -> None:
     logits, rows, history, bias_ids, bias_values, bitmask = call.node.args
     call.instantiate("sample")
     call.value(logits)
@@ -194,7 +207,7 @@ def _sample(call: KernelCall, program: Program) -> None:
 
 
 @provides("token_logprob")
-def _token_logprob(call: KernelCall, program: Program) -> None:
+def _token_logprob(call: KernelCall) -> None:
     logits, targets = call.node.args
     call.instantiate("token_logprob")
     call.value(logits)
@@ -206,10 +219,10 @@ def _token_logprob(call: KernelCall, program: Program) -> None:
 
 
 @provides("loop")
-def _loop(call: KernelCall, program: Program) -> None:
+def _loop(call: KernelCall) -> None:
     write_loop(call)
 
 
 @provides("slice", "concat", "permute")
-def _copy(call: KernelCall, program: Program) -> None:
+def _copy(call: KernelCall) -> None:
     write_copy(call)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ...compiler.ir.program import Program
 from ...compiler.target import BuildOptions, Bundle
-from ...passes.api import Pass
+from ...passes.api import Pass, pass_types
+from ...passes.fuse_epilogue import FuseEpilogue
 from ...passes.group_loops import GroupLoops
 from ...passes.pack_weights import PackWeights
 from ...runtime.artifact.version import xllmc_version
@@ -19,14 +20,15 @@ class CpuTarget:
 
     name = "cpu"
 
-    def lowering_passes(self) -> tuple[Pass, ...]:
-        return (GroupLoops(), PackWeights())
+    def lowering_passes(self) -> tuple[type[Pass], ...]:
+        return pass_types(FuseEpilogue, GroupLoops, PackWeights)
 
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         levels = choose_levels(options.isa)
         compiler = find_compiler()
         lowered = lower(program, xllmc_version())
         headers = {f"include/xllmc/{name}": text for name, text in read_headers().items()}
+        headers |= {f"include/{path}": text for path, text in lowered.headers.items()}
         for path, text in {SOURCE: lowered.source, **headers}.items():
             place = work / path
             place.parent.mkdir(parents=True, exist_ok=True)

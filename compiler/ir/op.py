@@ -1,9 +1,12 @@
 """What an op is: its meaning (an eager reference), its types, and the traits that passes rely on."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from .polynomial import Polynomial
 from .types import ValueType
 
 
@@ -29,11 +32,22 @@ class Traits:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one execution moves and computes, as sizes evaluated at a step (bytes, bytes, operations)."""
+    """What one execution moves and computes, as polynomials of a step's sizes.
 
-    read: float
-    write: float
-    flops: float
+    The mean number of positions that a query attends to is ``C``, and ``C@256`` where a window of 256 limits it: these
+    are data, not shapes, and only the cost of attention names them.
+    """
+
+    streamed: Polynomial
+    """Bytes of weights and states: they come from where the last step left them, mostly main memory."""
+    read: Polynomial
+    """Bytes of values that the same step made: they come from a cache."""
+    write: Polynomial
+    """Bytes."""
+    flops: Polynomial
+    """Operations on elements; a division, a root or an exponential counts as the several that it takes."""
+    tasks: Polynomial
+    """Pieces that threads may share."""
 
 
 @dataclass(eq=False)
@@ -51,6 +65,8 @@ class Op:
     infer: Callable[..., ValueType] | None = None
     cost_model: Callable[..., Cost] | None = None
     doc: str = field(default="")
+    kernels: dict[str, Callable[[Any], None]] = field(default_factory=dict)
+    """By target: what writes a kernel for one call of the op, given what that target's lowering gives."""
 
     @property
     def __name__(self) -> str:  # FX prints targets by this name
@@ -62,6 +78,24 @@ class Op:
     def __call__(self, *operands: Any, **attributes: Any) -> Any:
         return self.reference(*operands, **attributes)
 
+    @property
+    def looped(self) -> bool:
+        """Whether generated loops compute it: it is pointwise or a reduction, and has no kernel of its own."""
+        return (self.traits.pointwise or self.traits.reduction) and not self.kernels
+
+    @cached_property
+    def attributes(self) -> Mapping[str, Any]:
+        """Attribute names to defaults; ``inspect.Parameter.empty`` where there is none."""
+        try:
+            parameters = inspect.signature(self.reference).parameters.values()
+        except ValueError:  # torch's own functions have no signature, and as ops no attributes
+            return {}
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def attribute(self, node_attributes: Mapping[str, Any], name: str) -> Any:
+        """The value that a call with ``node_attributes`` gives the attribute: its own, or the default."""
+        return node_attributes.get(name, self.attributes.get(name))
+
     def fake(self, function: Callable[..., ValueType]) -> Callable[..., ValueType]:
         """Register the type rule: from the types of operands to the type of the result; raises TypeError."""
         self.infer = function
@@ -71,6 +105,17 @@ class Op:
         """Register the cost rule: from the types of operands to bytes and operations."""
         self.cost_model = function
         return function
+
+    def kernel(self, target: str) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+        """Register how ``target`` computes the op: ``@my_op.kernel("cpu")`` (see ``codegen/cpu/kernel.py``)."""
+
+        def register(write: Callable[[Any], None]) -> Callable[[Any], None]:
+            if target in self.kernels:
+                raise ValueError(f"op {self.name} has two kernels for {target}")
+            self.kernels[target] = write
+            return write
+
+        return register
 
     def result_type(self, *operands: Any, **attributes: Any) -> ValueType:
         if self.infer is None:

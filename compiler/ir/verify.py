@@ -66,7 +66,7 @@ def _call_faults(program: Program, node: fx.Node) -> Iterator[str]:
     if not isinstance(node.target, Op):
         yield f"%{node.name} calls {node.target}, which is not a registered op"
         return
-    if program.stage == GROUPED_STAGE and (node.target.traits.pointwise or node.target.traits.reduction):
+    if program.stage == GROUPED_STAGE and node.target.looped:
         yield f"%{node.name}: op {node.target.name} must stand in a loop at stage {program.stage}"
     try:
         inferred = retype(node)
@@ -74,7 +74,8 @@ def _call_faults(program: Program, node: fx.Node) -> Iterator[str]:
         yield f"%{node.name} ({node.meta.get('where', '')}): {error}"
         return
     if inferred != node.meta["type"]:
-        yield f"%{node.name} is recorded as {node.meta['type']}, but {node.target.name} gives {inferred}"
+        place = f" ({node.meta['where']})" if node.meta.get("where") else ""
+        yield f"%{node.name} is recorded as {node.meta['type']}, but {node.target.name} gives {inferred}{place}"
 
 
 def _state_faults(function: Function) -> Iterator[str]:

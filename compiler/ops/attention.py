@@ -7,18 +7,20 @@ A slot is ``page * PAGE_TOKENS + offset``. ``slots``: i32[T], where each token's
 i32[S, B], the pages of each sequence in order. ``query_starts``: i32[S+1], where each sequence's tokens begin.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from ...runtime.artifact.dtypes import ITEM_BYTES
 from ...runtime.artifact.pages import PAGE_TOKENS
-from ..ir.dims import whole
+from ..ir.dims import product, symbol
 from ..ir.op import Cost, Traits
+from ..ir.polynomial import Polynomial
 from ..ir.types import PagedType, TensorType, TupleType
 from .norm import rms_norm
 from .registry import EXACT, ROUNDED, op
 from .rope import rope
-from .typing import elements, nbytes, require, traffic
+from .typing import EFFORT, elements, require, traffic
 
 Tensor = torch.Tensor
 
@@ -33,7 +35,10 @@ class PagedCache:
 
 @op("kv_write", Traits(mutates=0, same_bits=True), EXACT)
 def kv_write(state: PagedCache, k: Tensor, v: Tensor, slots: Tensor) -> PagedCache:
-    """Store keys [T, kv_heads, key_dim] and values [T, kv_heads, value_dim] at their slots; returns the state."""
+    """Store keys and values at their slots; returns the changed state.
+
+    k: [T, kv_heads, key_dim]; v: [T, kv_heads, value_dim], of the state's dtype; slots: i32[T].
+    """
     state.keys[slots.long()] = k.to(state.keys.dtype)
     state.values[slots.long()] = v.to(state.values.dtype)
     return state
@@ -50,7 +55,7 @@ def _(state: PagedType, k: TensorType, v: TensorType, slots: TensorType) -> Page
 
 @kv_write.cost
 def _(state: PagedType, k: TensorType, v: TensorType, slots: TensorType) -> Cost:
-    return Cost(nbytes(k) + nbytes(v), nbytes(k) + nbytes(v), 0)
+    return traffic([k, v, slots], TupleType((k, v)), tasks=slots.shape[0] * state.kv_heads)
 
 
 @op("paged_attention", tolerance=ROUNDED)
@@ -67,7 +72,8 @@ def paged_attention(
 ) -> Tensor:
     """Causal attention of each token over its own sequence's positions up to its own.
 
-    q: [T, heads, key_dim]; result: [T, heads, value_dim]. ``window`` > 0: the last ``window`` positions, its own
+    q: [T, heads, key_dim], heads a multiple of kv_heads; positions: i32[T], of each token in its sequence; result:
+    [T, heads, value_dim]. Scores are ``scale * q @ k``. ``window`` > 0: the last ``window`` positions, its own
     included. ``softcap`` > 0: scores become ``softcap * tanh(scores / softcap)`` (Gemma 2). float32 inside.
     """
     out = q.new_zeros(*q.shape[:2], state.values.shape[-1])
@@ -109,11 +115,24 @@ def _(
 
 @paged_attention.cost
 def _(
-    q: TensorType, state: PagedType, *operands: TensorType, scale: float, window: int = 0, softcap: float = 0
+    q: TensorType,
+    state: PagedType,
+    block_table: TensorType,
+    *operands: TensorType,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0,
 ) -> Cost:
-    # One page per query is the least it can read: the context's length is data, not shape.
-    per_query = PAGE_TOKENS * (state.key_dim + state.value_dim)
-    return Cost(nbytes(q) + whole(q.shape[0]) * per_query, nbytes(q), 2 * elements(q) * PAGE_TOKENS)
+    tokens, heads = q.shape[:2]
+    seen = symbol(f"C@{window}" if window else "C")
+    result = q.with_shape(tokens, heads, state.value_dim)
+    per_position = state.kv_heads * (state.key_dim + state.value_dim) * ITEM_BYTES[state.dtype]
+    score = 2 * (state.key_dim + state.value_dim) + EFFORT["exp"] + (EFFORT["tanh"] if softcap else 0)
+    # Pages are visited as a whole: half a page more than is seen, on average.
+    visited = Polynomial.of(seen) + PAGE_TOKENS // 2
+    moved = traffic([q, block_table, *operands], result, score * visited * product((tokens, heads)))
+    pages = Polynomial.of(block_table.shape[0]) * seen * per_position
+    return replace(moved, streamed=moved.streamed + pages, tasks=Polynomial.of(tokens) * state.kv_heads)
 
 
 @op("qkv_write", Traits(mutates=4), ROUNDED)
@@ -131,7 +150,8 @@ def qkv_write(
     """Split one projection into heads, norm queries and keys, rotate them, store keys and values; returns queries.
 
     qkv: [T, heads*key_dim + kv_heads*(key_dim + value_dim)]; table: f32[T, D] of ``rope_table`` or None; q_weight,
-    k_weight: [key_dim] of per-head ``rms_norm`` or None. float32 inside, rounded once.
+    k_weight: [key_dim] of per-head ``rms_norm`` with ``eps``, or both None. ``heads``: of queries. float32
+    inside, rounded once.
     """
     kv_heads, dim = state.keys.shape[1:]
     parts = qkv.float().split([heads * dim, kv_heads * dim, kv_heads * state.values.shape[2]], -1)
@@ -162,5 +182,17 @@ def _(
 
 
 @qkv_write.cost
-def _(qkv: TensorType, *operands: TensorType | PagedType | None, heads: int, eps: float = 0.0) -> Cost:
-    return traffic([qkv, operands[0]], qkv, flops=8 * elements(qkv))
+def _(
+    qkv: TensorType,
+    table: TensorType | None,
+    q_weight: TensorType | None,
+    k_weight: TensorType | None,
+    state: PagedType,
+    slots: TensorType,
+    *,
+    heads: int,
+    eps: float = 0.0,
+) -> Cost:
+    per_element = 1 + (5 if q_weight else 0) + (3 if table else 0)
+    all_heads = qkv.shape[0] * (heads + 2 * state.kv_heads)
+    return traffic([qkv, table, q_weight, k_weight, slots], qkv, per_element * elements(qkv), tasks=all_heads)

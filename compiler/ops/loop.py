@@ -8,14 +8,19 @@ from typing import Any
 from ..ir.body import Body
 from ..ir.interpret import run_graph
 from ..ir.op import Cost, Traits
+from ..ir.polynomial import Polynomial
+from ..ir.program import type_of
 from ..ir.types import TensorType, TupleType, ValueType
 from .registry import ROUNDED, op
-from .typing import elements, require, traffic
+from .typing import require, traffic
 
 
 @op("loop", Traits(rowwise=True), ROUNDED)
 def loop(*operands: Any, body: Body) -> Any:
-    """The value of ``body``; a tuple where it returns several."""
+    """The value of ``body`` on the operands; a tuple where it returns several.
+
+    operands: of the types of the body's inputs, in order. ``body``: a graph of pointwise ops, reductions and views.
+    """
     values = run_graph(body.graph, list(operands))
     return values[0] if len(values) == 1 else values
 
@@ -30,6 +35,6 @@ def _(*operands: TensorType, body: Body) -> ValueType:
 
 @loop.cost
 def _(*operands: TensorType, body: Body) -> Cost:
-    calls = sum(n.op == "call_function" for n in body.graph.nodes)
-    result = TupleType(tuple(n.meta["type"] for n in body.outputs))
-    return traffic(operands, result, flops=calls * max(map(elements, operands)))
+    calls = [n for n in body.graph.nodes if n.op == "call_function" and n.target.cost_model]
+    flops = sum((n.target.cost_model(*map(type_of, n.args), **n.kwargs).flops for n in calls), Polynomial())
+    return traffic(operands, TupleType(tuple(n.meta["type"] for n in body.outputs)), flops)

@@ -14,9 +14,9 @@ ROWWISE = Traits(rowwise=True)
 
 @op("rms_norm", ROWWISE, ROUNDED)
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float) -> Tensor:
-    """Root-mean-square norm (Zhang & Sennrich, 2019). x: [..., H]; weight: [H], of x's dtype or float32.
+    """Root-mean-square norm over the last axis (Zhang & Sennrich, 2019): ``x / sqrt(mean(x ** 2) + eps) * weight``.
 
-    Computed in float32, rounded once to x's dtype.
+    x: [..., H]; weight: [H], of x's dtype or float32; result: x's type. Computed in float32, rounded once.
     """
     y = x.float()
     y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)
@@ -37,7 +37,10 @@ def _(x: TensorType, weight: TensorType, *, eps: float) -> Cost:
 
 @op("layer_norm", ROWWISE, ROUNDED)
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
-    """Layer norm (Ba et al., 2016). x: [..., H]; weight, bias: [H]. Computed in float32, rounded once."""
+    """Layer norm over the last axis (Ba et al., 2016): ``(x - mean(x)) / sqrt(var(x) + eps) * weight + bias``.
+
+    x: [..., H]; weight, bias: [H]; result: x's type. The variance is the biased one. Computed in float32, rounded once.
+    """
     return F.layer_norm(x.float(), x.shape[-1:], weight.float(), bias.float(), eps).to(x.dtype)
 
 
@@ -54,7 +57,11 @@ def _(x: TensorType, weight: TensorType, bias: TensorType, *, eps: float) -> Cos
 
 @op("add_rms_norm", ROWWISE, ROUNDED)
 def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
-    """``s = x + residual`` and ``rms_norm(s)``, both returned. s is rounded to x's dtype before the norm reads it."""
+    """The residual addition and the norm after it: ``s = x + residual`` and ``rms_norm(s, weight, eps=eps)``.
+
+    x, residual: [..., H] of one type; weight: [H]; both results are returned. s is rounded to x's dtype before the norm
+    reads it.
+    """
     s = x + residual
     return s, rms_norm(s, weight, eps=eps)
 
@@ -72,7 +79,11 @@ def _(x: TensorType, residual: TensorType, weight: TensorType, *, eps: float) ->
 
 @op("add_layer_norm", ROWWISE, ROUNDED)
 def add_layer_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
-    """``s = x + residual`` and ``layer_norm(s)``, both returned. s is rounded before the norm reads it."""
+    """The residual addition and the norm after it: ``s = x + residual`` and ``layer_norm(s, weight, bias, eps=eps)``.
+
+    x, residual: [..., H] of one type; weight, bias: [H]; both results are returned. s is rounded to x's dtype before
+    the norm reads it.
+    """
     s = x + residual
     return s, layer_norm(s, weight, bias, eps=eps)
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from ..ir.op import Cost, Op, Traits
 from ..ir.types import DTYPE_NAMES, TORCH_DTYPES, TensorType
 from .registry import ROUNDED, op
-from .typing import broadcast, elements, traffic
+from .typing import EFFORT, broadcast, elements, traffic
 
 POINTWISE = Traits(pointwise=True, rowwise=True)
 SAME_BITS = replace(POINTWISE, same_bits=True)
@@ -27,16 +27,19 @@ def _infer(*operands: Any, **attributes: Any) -> TensorType:
     return TensorType(tensors[0].dtype, broadcast(*(t.shape for t in tensors)))
 
 
-def _cost(*operands: Any, **attributes: Any) -> Cost:
-    result = _infer(*operands)
-    return traffic(operands, result, flops=elements(result))
+def _cost(name: str) -> Callable[..., Cost]:
+    def cost(*operands: Any, **attributes: Any) -> Cost:
+        result = _infer(*operands)
+        return traffic(operands, result, EFFORT.get(name, 1) * elements(result))
+
+    return cost
 
 
 def _pointwise(name: str, reference: Callable[..., Any], doc: str, traits: Traits = POINTWISE) -> Op:
     registered = op(name, traits, ROUNDED)(reference)
     registered.doc = doc
     registered.fake(_infer)
-    registered.cost(_cost)
+    registered.cost(_cost(name))
     return registered
 
 
@@ -44,50 +47,66 @@ def _like(a: torch.Tensor, b: torch.Tensor | float) -> torch.Tensor:
     return torch.as_tensor(b, dtype=a.dtype)
 
 
-add = _pointwise("add", torch.add, "a + b", COMMUTATIVE)
-sub = _pointwise("sub", torch.sub, "a - b", SAME_BITS)
-mul = _pointwise("mul", torch.mul, "a * b", COMMUTATIVE)
-div = _pointwise("div", torch.div, "a / b", SAME_BITS)
+add = _pointwise("add", torch.add, "``a + b``", COMMUTATIVE)
+sub = _pointwise("sub", torch.sub, "``a - b``", SAME_BITS)
+mul = _pointwise("mul", torch.mul, "``a * b``", COMMUTATIVE)
+div = _pointwise("div", torch.div, "``a / b``; by zero: infinite, and 0 / 0 is not a number", SAME_BITS)
 maximum = _pointwise(
-    "maximum", lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)), "max(a, b)", COMMUTATIVE
+    "maximum",
+    lambda a, b: torch.maximum(a, torch.as_tensor(b, dtype=a.dtype)),
+    "the larger of ``a`` and ``b``; not a number if either is not",
+    COMMUTATIVE,
 )
 minimum = _pointwise(
-    "minimum", lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)), "min(a, b)", COMMUTATIVE
+    "minimum",
+    lambda a, b: torch.minimum(a, torch.as_tensor(b, dtype=a.dtype)),
+    "the smaller of ``a`` and ``b``; not a number if either is not",
+    COMMUTATIVE,
 )
-neg = _pointwise("neg", torch.neg, "-x", SAME_BITS)
-absolute = _pointwise("abs", torch.abs, "|x|", SAME_BITS)
-exp = _pointwise("exp", torch.exp, "e ** x")
-log = _pointwise("log", torch.log, "natural logarithm")
-sqrt = _pointwise("sqrt", torch.sqrt, "square root", SAME_BITS)
-rsqrt = _pointwise("rsqrt", torch.rsqrt, "1 / sqrt(x)")
-sin = _pointwise("sin", torch.sin, "sine")
-cos = _pointwise("cos", torch.cos, "cosine")
-tanh = _pointwise("tanh", torch.tanh, "hyperbolic tangent")
-sigmoid = _pointwise("sigmoid", torch.sigmoid, "1 / (1 + e ** -x)")
-erf = _pointwise("erf", torch.erf, "error function")
-silu = _pointwise("silu", F.silu, "x * sigmoid(x)")
-relu = _pointwise("relu", F.relu, "max(x, 0)", SAME_BITS)
-gelu_erf = _pointwise("gelu_erf", F.gelu, "x * (1 + erf(x / sqrt 2)) / 2")
+neg = _pointwise("neg", torch.neg, "``-x``", SAME_BITS)
+absolute = _pointwise("abs", torch.abs, "``|x|``", SAME_BITS)
+exp = _pointwise("exp", torch.exp, "``e ** x``")
+log = _pointwise("log", torch.log, "natural logarithm; -inf at 0, not a number below")
+sqrt = _pointwise("sqrt", torch.sqrt, "square root; not a number below 0", SAME_BITS)
+rsqrt = _pointwise("rsqrt", torch.rsqrt, "``1 / sqrt(x)``; infinite at 0")
+sin = _pointwise("sin", torch.sin, "sine of x in radians")
+cos = _pointwise("cos", torch.cos, "cosine of x in radians")
+tanh = _pointwise("tanh", torch.tanh, "hyperbolic tangent, between -1 and 1")
+sigmoid = _pointwise("sigmoid", torch.sigmoid, "``1 / (1 + e ** -x)``, between 0 and 1")
+erf = _pointwise(
+    "erf", torch.erf, "error function, ``2 / sqrt(pi)`` times the integral of ``e ** -(t ** 2)`` from 0 to x"
+)
+silu = _pointwise("silu", F.silu, "``x * sigmoid(x)``, also called swish")
+relu = _pointwise("relu", F.relu, "``max(x, 0)``", SAME_BITS)
+gelu_erf = _pointwise(
+    "gelu_erf", F.gelu, "``x * (1 + erf(x / sqrt(2))) / 2``, the exact form (Hendrycks & Gimpel, 2016)"
+)
 gelu_tanh = _pointwise(
     "gelu_tanh",
     lambda x: F.gelu(x, approximate="tanh"),
-    "x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x**3))) / 2",
+    "``x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2``, the approximation that GPT-2 has",
 )
 
 
 @op("pow", POINTWISE)
 def power(x: torch.Tensor, *, exponent: float) -> torch.Tensor:
-    """x ** exponent, for a constant exponent."""
+    """``x ** exponent``, for a constant exponent.
+
+    Not a number for x below 0 unless the exponent is a whole number.
+    """
     return torch.pow(x, exponent)
 
 
 power.fake(_infer)
-power.cost(_cost)
+power.cost(_cost("pow"))
 
 
 @op("cast", SAME_BITS)
 def cast(x: torch.Tensor, *, dtype: str) -> torch.Tensor:
-    """x as another dtype; floats round to nearest, ties to even."""
+    """x as another dtype: ``f32``, ``bf16`` and the others of a program's text.
+
+    Floats round to nearest, ties to even; to integers they lose their fraction.
+    """
     return x.to(TORCH_DTYPES[dtype])
 
 
@@ -100,4 +119,4 @@ def _(x: TensorType, *, dtype: str) -> TensorType:
 
 @cast.cost
 def _(x: TensorType, *, dtype: str) -> Cost:
-    return traffic([x], x.with_dtype(dtype))
+    return traffic([x], x.with_dtype(dtype), EFFORT["cast"] * elements(x))

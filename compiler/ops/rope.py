@@ -5,7 +5,7 @@ import torch
 from ..ir.op import Cost, Traits
 from ..ir.types import TensorType
 from .registry import ROUNDED, op
-from .typing import elements, require, traffic
+from .typing import EFFORT, elements, require, rows_of, traffic
 
 Tensor = torch.Tensor
 
@@ -29,12 +29,17 @@ def _(positions: TensorType, inv_freq: TensorType, *, scale: float) -> TensorTyp
 @rope_table.cost
 def _(positions: TensorType, inv_freq: TensorType, *, scale: float) -> Cost:
     result = rope_table.result_type(positions, inv_freq, scale=scale)
-    return traffic([positions, inv_freq], result, flops=40 * elements(positions) * elements(inv_freq))
+    flops = 2 * EFFORT["sin"] * elements(positions) * elements(inv_freq)
+    return traffic([positions, inv_freq], result, flops)
 
 
 @op("rope", Traits(rowwise=True), ROUNDED)
 def rope(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate the first D elements of every head, in float32, rounded once. x: [T, heads, >= D]; table: f32[T, D]."""
+    """Rotate the first D elements of every head; those after them stay.
+
+    x: [T, heads, >= D]; table: f32[T, D] of ``rope_table``; result: x's type. Element i of the first half and element
+    i of the second are the two coordinates of one rotation. Computed in float32, rounded once.
+    """
     rotary = table.shape[-1]
     cos, sin = table[:, None, : rotary // 2], table[:, None, rotary // 2 :]
     y = x.float()
@@ -50,4 +55,4 @@ def _(x: TensorType, table: TensorType) -> TensorType:
 
 @rope.cost
 def _(x: TensorType, table: TensorType) -> Cost:
-    return traffic([x, table], x, flops=3 * elements(x))
+    return traffic([x, table], x, flops=3 * elements(x), tasks=rows_of(table))

@@ -10,7 +10,7 @@ from ..ir.dims import symbol
 from ..ir.op import Cost, Traits
 from ..ir.types import TensorType, TupleType
 from .registry import ROUNDED, op
-from .typing import elements, require, traffic
+from .typing import EFFORT, elements, require, rows_of, traffic
 
 Tensor = torch.Tensor
 TOP_LOGPROBS = 20
@@ -18,7 +18,10 @@ TOP_LOGPROBS = 20
 
 @op("token_logprob", Traits(rowwise=True), ROUNDED)
 def token_logprob(logits: Tensor, targets: Tensor) -> Tensor:
-    """The natural log-probability of each row's target. logits: f32[R, V]; targets: i32[R]; result: f32[R]."""
+    """The natural log-probability of each row's target under the softmax of its logits.
+
+    logits: f32[R, V]; targets: i32[R], each below V; result: f32[R].
+    """
     return logits.log_softmax(-1).gather(-1, targets.long()[:, None])[:, 0]
 
 
@@ -30,7 +33,8 @@ def _(logits: TensorType, targets: TensorType) -> TensorType:
 
 @token_logprob.cost
 def _(logits: TensorType, targets: TensorType) -> Cost:
-    return traffic([logits, targets], targets, flops=4 * elements(logits))
+    flops = (EFFORT["exp"] + 2) * elements(logits)
+    return traffic([logits, targets], logits.with_shape(logits.shape[0]), flops, tasks=rows_of(logits))
 
 
 @op("sample", tolerance=ROUNDED)
@@ -39,8 +43,9 @@ def sample(
 ) -> tuple[Tensor, ...]:
     """One token a row by the row's settings, with log-probabilities of three kinds and the likeliest tokens.
 
-    Results: token i32[R]; logprobs f32[R, 3] (of the model, after temperature, of the distribution sampled);
-    top_ids i32[R, 20]; top_values f32[R, 20].
+    logits: f32[R, V]; rows: u8[R, 80], one C record of settings each; history, bias_ids, bias_values and bitmask: lists
+    of which the records name parts. Results: token i32[R]; logprobs f32[R, 3] (of the model, after temperature, of
+    the distribution sampled); top_ids i32[R, 20]; top_values f32[R, 20].
     """
     raise TypeError("sample is defined by its kernel (xllmc/sampler.h) and cannot be interpreted")
 
@@ -61,4 +66,4 @@ def _(logits: TensorType, *operands: TensorType) -> TupleType:
 
 @sample.cost
 def _(logits: TensorType, *operands: TensorType) -> Cost:
-    return traffic([logits], sample.result_type(logits), flops=8 * elements(logits))
+    return traffic([logits], sample.result_type(logits), 2 * (EFFORT["exp"] + 2) * elements(logits))

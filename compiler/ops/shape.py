@@ -8,14 +8,17 @@ from ..ir.dims import Dim, Size, product
 from ..ir.op import Cost, Op, Traits
 from ..ir.types import TensorType, TupleType, ValueType
 from .registry import EXACT, ROUNDED, op
-from .typing import elements, require, traffic
+from .typing import elements, nothing, require, traffic
 
 Tensor = torch.Tensor
 
 
 @op("reshape", Traits(view=True, same_bits=True), EXACT)
 def reshape(x: Tensor, *, shape: tuple[Size, ...]) -> Tensor:
-    """The same elements in row-major order under another shape. ``shape`` may name symbols: at most one such axis."""
+    """The same elements in row-major order under another shape.
+
+    ``shape`` has as many elements as x, and may name symbols: on one axis at most.
+    """
     return x.reshape([s if isinstance(s, int) else -1 for s in shape])
 
 
@@ -27,12 +30,15 @@ def _(x: TensorType, *, shape: tuple[Size, ...]) -> TensorType:
 
 @reshape.cost
 def _(x: TensorType, *, shape: tuple[Size, ...]) -> Cost:
-    return Cost(0, 0, 0)
+    return nothing()
 
 
 @op("permute", Traits(same_bits=True), EXACT)
 def permute(x: Tensor, *, axes: tuple[int, ...]) -> Tensor:
-    """Axes in another order, as a copy."""
+    """Axes in another order, as a copy.
+
+    ``axes``: for every axis of the result, the axis of x it was.
+    """
     return x.permute(axes).contiguous()
 
 
@@ -49,7 +55,10 @@ def _(x: TensorType, *, axes: tuple[int, ...]) -> Cost:
 
 @op("slice", Traits(same_bits=True), EXACT)
 def slice_(x: Tensor, *, axis: int, start: int, stop: int) -> Tensor:
-    """Elements ``start`` to ``stop`` (exclusive) of an axis, counted from the front."""
+    """Elements ``start`` to ``stop`` (exclusive) of one axis, as a copy.
+
+    All three are counted from the front, and the axis has a fixed size.
+    """
     return x.narrow(axis, start, stop - start).contiguous()
 
 
@@ -69,7 +78,10 @@ def _(x: TensorType, *, axis: int, start: int, stop: int) -> Cost:
 
 @op("concat", Traits(same_bits=True), EXACT)
 def concat(*tensors: Tensor, axis: int) -> Tensor:
-    """Tensors joined along an axis."""
+    """Tensors joined along an axis, in order.
+
+    They share a dtype and all other sizes; ``axis`` counts from the front, and is of fixed size in each.
+    """
     return torch.cat(tensors, axis)
 
 
@@ -94,7 +106,10 @@ def _(*tensors: TensorType, axis: int) -> Cost:
 
 @op("take_rows", Traits(same_bits=True), EXACT)
 def take_rows(x: Tensor, rows: Tensor) -> Tensor:
-    """Rows of the first axis by index. x: [T, ...]; rows: i32[R]; result: [R, ...]."""
+    """Rows of the first axis by index, as a copy.
+
+    x: [T, ...]; rows: i32[R], each below T; result: [R, ...].
+    """
     return x[rows.long()]
 
 
@@ -112,7 +127,10 @@ def _(x: TensorType, rows: TensorType) -> Cost:
 
 @op("get", Traits(view=True, same_bits=True), EXACT)
 def get(values: tuple, *, index: int) -> object:
-    """One of several results."""
+    """One of the results of an op that has several.
+
+    ``index`` counts them from 0. Nothing else reads such a value.
+    """
     return values[index]
 
 
@@ -123,7 +141,7 @@ def _(values: TupleType, *, index: int) -> ValueType:
 
 @get.cost
 def _(values: TupleType, *, index: int) -> Cost:
-    return Cost(0, 0, 0)
+    return nothing()
 
 
 def _reduction(name: str, reference: Callable[[Tensor], Tensor], doc: str) -> Op:

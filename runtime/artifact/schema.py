@@ -108,12 +108,36 @@ class Real(Record):
 Operand = Annotated[Pointer | Scalar | Integer | Real, Field(discriminator="kind")]
 
 
+Counts = dict[str, int]
+"""A polynomial of a step's sizes: monomial (``1``, ``T``, ``C*T``) to coefficient."""
+
+
+class Work(Record):
+    """What one launch moves and computes. Beside the symbols, monomials may name ``C``, the mean number of positions
+    that a query attends to, and ``C@256``, the same where a window of 256 limits it.
+    """
+
+    op: str
+    dtype: str
+    """Of what it reads first."""
+    streamed: Counts
+    """Bytes of weights and states, read from where the last step left them."""
+    read: Counts
+    """Bytes of values that the same step made."""
+    write: Counts
+    flops: Counts
+    tasks: Counts
+    """Pieces that threads may share."""
+
+
 class Launch(Record):
     kernel: str
     """The exported C symbol."""
     operands: tuple[Operand, ...]
     origin: str
     """The graph node it came from, for traces and errors."""
+    work: Work | None = None
+    """None where its op states no cost."""
 
 
 class FunctionPlan(Record):
@@ -155,6 +179,20 @@ class PassRecord(Record):
     numerics: Literal["exact", "reassociating", "lossy"]
     matches: int
     near_misses: tuple[str, ...]
+    options: dict[str, Any] = Field(default_factory=dict)
+    plugin: str = ""
+    """The distribution it came with, where that is not xllmc."""
+
+
+class PluginRecord(Record):
+    """An installed package that took part in the compile."""
+
+    name: str
+    version: str
+    passes: dict[str, int]
+    """Its passes, with how often each matched."""
+    target: str = ""
+    """The target it brought, if the engine is for that one."""
 
 
 class Manifest(Record):
@@ -169,6 +207,11 @@ class Manifest(Record):
     states: tuple[StateEntry, ...]
     groups: tuple[StateGroup, ...]
     passes: tuple[PassRecord, ...]
+    plugins: tuple[PluginRecord, ...] = ()
+    declared_matches: dict[str, int] = Field(default_factory=dict)
+    """Pass name to how many sites the model's family says it must match."""
+    profile: str = ""
+    """The machine whose numbers decided which rewrites are worth it."""
     kernels: tuple[KernelLibrary, ...]
     graphs: dict[str, str]
     """Stage to its text file."""

@@ -70,7 +70,7 @@ def test_every_declared_fusion_matched(compiled):
     assert matches["recognize-rope"] == 2 * layers
     assert matches["fuse-gated-linear"] == layers
     assert matches["fuse-linears"] == layers
-    assert matches["fuse-add-norm"] == 2 * layers
+    assert matches["fuse-add-rms-norm"] == 2 * layers
     assert matches["fuse-qkv-write"] == layers
 
 

@@ -104,7 +104,8 @@ def test_costs_are_counts(name):
     operands, attributes = EXAMPLES[name]
     cost = OPS[name].cost_model(*map(type_of, operands), **attributes)
     assert isinstance(cost, Cost)
-    assert min(cost.read, cost.write, cost.flops) >= 0
+    for amount in (cost.streamed, cost.read, cost.write, cost.flops, cost.tasks):
+        assert amount.at({"C": 7, "C@3": 3}) >= 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_what_does_nothing_goes():
     }""")
     lines, report = after(Canonicalize(), before)
     assert lines == ["%e: f32[T, 4] = exp(%x)", "return %e"]
-    assert report.matches >= 5
+    assert report.matches == 4  # the cast, the product, one reshape into the other, and that into nothing
 
 
 def test_equal_calls_are_made_once():

@@ -12,7 +12,12 @@ import pytest
 
 from tests.project.sources import ROOMS, ROOT, files
 
-PACKAGE_DATA = {"codegen": (".h", ".j2", ".cpp"), "models": (".json", ".safetensors", ".jinja", ".md")}
+PACKAGE_DATA = {
+    "codegen": (".h", ".j2", ".cpp"),
+    "compiler": (".css", ".j2", ".js"),
+    "models": (".json", ".safetensors", ".jinja", ".md"),
+    "passes": (".md",),
+}
 
 
 def run(*command: str | Path, **options) -> str:

@@ -60,6 +60,12 @@ def test_the_graph_that_the_readme_shows_is_the_compilers(folder: Path):
         assert statement in graph
 
 
+def test_the_pass_that_the_readme_shows_is_the_one_that_runs():
+    shown = re.search(r"^```py\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert shown[1] in (ROOT / "passes" / "fuse_add_rms_norm.py").read_text()
+
+
 def test_every_make_target_of_the_readme_is_in_the_makefile():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`?make ([a-z-]+)", (ROOT / "README.md").read_text()))

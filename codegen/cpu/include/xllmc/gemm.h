@@ -1,8 +1,8 @@
 // Matrix products with packed weights, and what is fused behind them.
 //
-// KERNELS  linear<T, OutT, N, K, Epilogue, gated>
-// Chain    panel_product's over all of K, then the epilogue in float32: (+ bias), (activation), (gate * up), and
-//          one rounding at the store. Never split over threads, never dependent on M.
+// KERNELS  linear<T, OutT, N, K, Activation, gated>
+// Chain    panel_product's over all of K, then in float32: (+ bias), (activation), (gate * up), (epilogue), and one
+//          rounding at the store. Never split over threads, never dependent on M.
 #pragma once
 #include "math.h"
 #include "panel.h"
@@ -17,12 +17,20 @@ template <class T> constexpr int rows_per_block(int k) {
     return rows < 48 ? 48 : rows > 240 ? 240 : rows;
 }
 
-// out[M, N] = epilogue(x[M, K] * weights^T + bias[N]). Epilogue: a functor F16(F16), like the activations of math.h.
+// The epilogue that does nothing. An epilogue is given a vector of values, their row, the first one's column, and how
+// many columns are left there; what it returns is stored.
+struct Plain {
+    XLLMC_INLINE F16 operator()(F16 x, int64_t, int, int) const { return x; }
+};
+
+// out[M, N] = epilogue(activation(x[M, K] * weights^T + bias[N])). Activation: a functor F16(F16) of math.h.
 //
 // packed: pack_panels of [N, K]. With `gated`, of the interleaving by 16 rows of a gate and an up projection, both [N,
-// K]: out[M, N] = epilogue(gate) * up. bias: in the order of the packed rows (with `gated`, interleaved too), or null.
-template <class T, class OutT, int N, int K, class Epilogue = Identity, bool gated = false>
-void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker) {
+// K]: out[M, N] = epilogue(activation(gate) * up). bias: in the order of the packed rows (with `gated`, interleaved
+// too), or null.
+template <class T, class OutT, int N, int K, class Activation = Identity, bool gated = false, class Epilogue = Plain>
+void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M, const xllmc_worker& worker,
+            Epilogue epilogue = {}) {
     using Element = typename Staged<T>::element;
     constexpr int stride = staged_stride<T>(K);
     constexpr int steps = Staged<T>::steps(K);
@@ -66,12 +74,12 @@ void linear(const T* x, const void* packed, const T* bias, OutT* out, int64_t M,
                     if (bias) value0 += bias0, value1 += bias1;
                     OutT* to = out + row * N + column;
                     if constexpr (gated) {
-                        store_some(to, Epilogue{}(value0) * value1, N - column);
+                        store_some(to, epilogue(Activation{}(value0) * value1, row, column, N - column), N - column);
                     } else {
-                        store_some(to, Epilogue{}(value0), N - column);
+                        store_some(to, epilogue(Activation{}(value0), row, column, N - column), N - column);
                         if (N - column > lanes) {
-                            const int second = column + lanes;
-                            store_some(to + lanes, Epilogue{}(value1), N - second);
+                            const int second = column + lanes, rest = N - second;
+                            store_some(to + lanes, epilogue(Activation{}(value1), row, second, rest), rest);
                         }
                     }
                 }

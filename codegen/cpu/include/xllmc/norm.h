@@ -2,29 +2,13 @@
 // heads are rows too: M = tokens * heads.
 //
 // KERNELS  rms_norm, add_rms_norm, layer_norm, add_layer_norm
-// Chain    a row's sums: four accumulators of 16 lanes take the vectors in turn; (0+1)+(2+3), then reduce_add. All in
-//          float32 with one rounding at the store; the `add_` forms store round(x + residual) and normalise what they
-//          stored.
+// Chain    a row's sums are row_sum's. All in float32 with one rounding at the store; the `add_` forms store
+//          round(x + residual) and normalise what they stored.
 #pragma once
-#include "simd.h"
+#include "rows.h"
 #include "worker.h"
 
 namespace xllmc {
-
-// The sum over i < H of term(vector at i, count), lanes past H being zero.
-template <int H, class Term> XLLMC_INLINE float row_sum(Term term) {
-    F16 sum[4] = {zero(), zero(), zero(), zero()};
-    int i = 0;
-    for (; i + 4 * lanes <= H; i += 4 * lanes)
-        for (int j = 0; j < 4; j++) sum[j] += term(i + j * lanes, lanes);
-    for (int j = 0; i < H; i += lanes, j++) sum[j] += term(i, H - i < lanes ? H - i : lanes);
-    return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
-}
-
-template <int H, class Body> XLLMC_INLINE void for_row(Body body) {
-    for (int i = 0; i + lanes <= H; i += lanes) body(i, lanes);
-    if constexpr (H % lanes) body(H - H % lanes, H % lanes);
-}
 
 template <int H, class T, class W, class OutT>
 XLLMC_INLINE void rms_norm_row(const T* x, const W* weight, OutT* out, float eps) {

@@ -1,0 +1,1 @@
+"""Commands of ``xllmc`` that need the compiler, one a file."""

@@ -1,0 +1,1 @@
+"""What differs between two engines or two programs, whatever their values are called."""

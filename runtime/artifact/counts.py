@@ -1,0 +1,28 @@
+"""Values of the polynomials that say what a launch moves and computes."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from math import prod
+
+from .schema import Counts
+
+Sizes = Mapping[str, float]
+"""T tokens, S sequences, R rows of logits, B columns of the block tables, C mean positions that a query attends to."""
+
+
+def evaluate(counts: Counts, sizes: Sizes) -> float:
+    """A polynomial's value in a step of these sizes."""
+    return sum(coefficient * prod(size_of(s, sizes) for s in _symbols(name)) for name, coefficient in counts.items())
+
+
+def size_of(symbol: str, sizes: Sizes) -> float:
+    """A symbol's size. ``C@256`` is what ``sizes`` says, or else the smaller of C and 256."""
+    if symbol in sizes or "@" not in symbol:
+        return sizes[symbol]
+    name, _, window = symbol.partition("@")
+    return min(sizes[name], int(window))
+
+
+@lru_cache(maxsize=1024)
+def _symbols(monomial: str) -> tuple[str, ...]:
+    return () if monomial == "1" else tuple(monomial.split("*"))

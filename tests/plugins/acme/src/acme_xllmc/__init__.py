@@ -1,0 +1,1 @@
+"""A plugin of xllmc: the soft cap of Gemma's logits as one kernel."""
