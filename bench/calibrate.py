@@ -160,7 +160,7 @@ class Timings:
                 works[launch.function].append(launch.work)
                 found.setdefault((launch.function, launch.kernel), (launch.work, []))[1].extend(times)
         for (function, _), (work, times) in found.items():
-            footprint = footprint_of(works[function], self.sizes)
+            footprint = footprint_of(((work, 1) for work in works[function]), self.sizes)
             yield Sample(model, held_out, work, self.sizes, footprint, np.concatenate(times))
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.cost import OVERLAP, Parts
+from ..runtime.cost import Parts, combined
 
 SCALES = (1.0, 0.15)
 """Relative errors beyond which a residual counts as an outlier: generous to find the valley, then strict."""
@@ -35,7 +35,7 @@ def fit_rates(samples: Sequence[Timed], launch: float) -> tuple[float, float, fl
     def residuals(x: np.ndarray, scale: float) -> np.ndarray:
         overhead, *slowness = np.exp(np.clip(x, -60, 60))
         streaming, core = parts[:, 0] * slowness[0], parts[:, 1] * slowness[1] + parts[:, 2] * slowness[2]
-        predicted = overhead + (streaming**OVERLAP + core**OVERLAP) ** (1 / OVERLAP) * parts[:, 3]
+        predicted = combined(overhead, streaming, core, parts[:, 3])
         return np.concatenate([tempered(np.log(predicted) - measured, scale), PRIOR * (x - start)])
 
     x = start

@@ -23,49 +23,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
 from ..codegen.cpu.lower import lower
 from ..compiler.driver import family_named
 from ..compiler.pass_list import pass_list
 from ..compiler.pipeline import RunOptions, run
+from ..compiler.tiny_models import CONFIGS, TOKENS
 from ..models.config import load_config
 from ..models.trace import TraceOptions, eos_token_ids, trace
 from ..runtime.artifact.version import xllmc_version
 
-ROTARY = {
-    "vocab_size": 256,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 32,
-    "max_position_embeddings": 512,
-    "eos_token_id": 0,
-    "bos_token_id": None,
-    "pad_token_id": None,
-}
-MODELS: dict[str, dict[str, object]] = {
-    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **ROTARY},
-    "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], **ROTARY},
-    "gemma2": {
-        "model_type": "gemma2",
-        "architectures": ["Gemma2ForCausalLM"],
-        "sliding_window": 8,
-        "query_pre_attn_scalar": 32,
-        **ROTARY,
-    },
-    "gpt2": {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": 256,
-        "n_embd": 64,
-        "n_head": 4,
-        "n_positions": 512,
-        "eos_token_id": 0,
-        "bos_token_id": None,
-        "pad_token_id": None,
-    },
-}
-"""Small models of each family's own shape; sizes do not change what is fused."""
+MODELS = tuple(CONFIGS)
 
 FEW, MANY = 2, 4
 
@@ -112,14 +81,15 @@ def measure(directory: Path, families: list[str], say: Callable[[str], None]) ->
 
 
 def with_layers(family: str, layers: int) -> dict[str, object]:
-    return {**MODELS[family], "n_layer" if family == "gpt2" else "num_hidden_layers": layers}
+    names = {"model_type": family, "architectures": [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family]]}
+    return {**names, **CONFIGS[family], **TOKENS, "n_layer" if family == "gpt2" else "num_hidden_layers": layers}
 
 
 def our_launches(directory: Path, config: dict[str, object]) -> Counter[str]:
     """Launches of the forward plan, by op."""
     (directory / "config.json").write_text(json.dumps(config))
     loaded = load_config(directory)
-    options = TraceOptions("bf16", None, family_named(loaded.model_type).handlers)
+    options = TraceOptions("bf16", None, family_named(loaded.model_type)[0].handlers)
     program, _ = trace(loaded, options, None, eos_token_ids(directory, loaded))
     program, _ = run(program, pass_list().passes, RunOptions(verification="structure"))
     launches = lower(program, xllmc_version()).plan.functions[0].launches

@@ -112,26 +112,24 @@ def tokenizer_files(model_dir: Path) -> Iterator[tuple[str, Path]]:
         yield "tokenizer.json", copied / "tokenizer.json"
 
 
-def plugin_records(listed: PassList, reports: list[PassReport], target: Origin, name: str) -> tuple[PluginRecord, ...]:
-    """The packages besides xllmc whose passes ran, and the one that brought target ``name``."""
-    matches: dict[str, dict[str, int]] = {}
-    versions: dict[str, str] = {}
+def plugin_records(
+    listed: PassList, reports: list[PassReport], targets: Mapping[Origin, str], families: Mapping[Origin, str]
+) -> tuple[PluginRecord, ...]:
+    """The packages besides xllmc that took part: whose passes ran, and who brought the target and the family."""
+    matches: dict[Origin, dict[str, int]] = {}
     for report in reports:
-        origin = listed.origins[report.name]
-        if origin.plugin:
-            versions[origin.name] = origin.version
-            own = matches.setdefault(origin.name, {})
-            own[report.name] = own.get(report.name, 0) + report.matches
-    if target.plugin:
-        versions[target.name] = target.version
+        own = matches.setdefault(listed.origins[report.name], {})
+        own[report.name] = own.get(report.name, 0) + report.matches
     return tuple(
         PluginRecord(
-            name=plugin,
-            version=versions[plugin],
-            passes=matches.get(plugin, {}),
-            target=name if target.name == plugin else "",
+            name=origin.name,
+            version=origin.version,
+            passes=matches.get(origin, {}),
+            target=targets.get(origin, ""),
+            family=families.get(origin, ""),
         )
-        for plugin in sorted(versions)
+        for origin in sorted({*matches, *targets, *families}, key=lambda o: o.name)
+        if origin.plugin
     )
 
 
@@ -144,7 +142,6 @@ def make_manifest(
     target: str,
     plugins: tuple[PluginRecord, ...],
     declared: dict[str, int],
-    profile: str,
 ) -> Manifest:
     states = tuple(
         StateEntry(
@@ -181,7 +178,6 @@ def make_manifest(
         passes=tuple(r.record(plugin=owners.get(r.name, "")) for r in reports),
         plugins=plugins,
         declared_matches=declared,
-        profile=profile,
         kernels=bundle.kernels,
         graphs={stage: f"graph/{stage}.txt" for stage in graphs},
         files=(),

@@ -90,13 +90,15 @@ def bisect(
     runner = Runner(program)
     reference = runner.results(program)
     stages: list[Program] = [program]
+    failed: Found | None = None
     allowed = [tolerance]
     for position, one in enumerate(passes):
         say(f"running {one.name}")
         try:
             after, _ = run_pass(stages[-1], one, UNCHECKED)
         except PassError as error:
-            return Found(one.name, position, None, "", float("inf"), str(error), "")
+            failed = Found(one.name, position, None, "", float("inf"), str(error), "")
+            break
         stages.append(after)
         allowed.append(allowed[-1] + one.tolerance)
 
@@ -104,9 +106,9 @@ def bisect(
         say(f"comparing after {passes[number - 1].name}")
         return _fault(runner, reference, stages[number], allowed[number])
 
-    if not fault(len(passes))[1]:
-        return None
-    good, bad = 0, len(passes)
+    good, bad = 0, len(stages) - 1
+    if not bad or not fault(bad)[1]:
+        return failed  # what a pass fails on may be an earlier one's doing; here it was not
     while bad - good > 1:
         middle = (good + bad) // 2
         good, bad = (good, middle) if fault(middle)[1] else (middle, bad)

@@ -45,7 +45,8 @@ def compare(region: Region, constants: dict[str, Tensor], exact: bool = False, l
     where a factor that is a percent off has nowhere to hide.
     """
     forms = [(region.old, region.new)]
-    if any(_dtypes(graph) & set(NARROW) for graph in forms[0]):
+    same_bits = exact and all(o.traits.same_bits for o in _ops(region.old) + _ops(region.new))
+    if not same_bits and any(_dtypes(graph) & set(NARROW) for graph in forms[0]):
         forms.append((widened(region.old), widened(region.new)))
     with _threads(torch.get_num_threads() if _is_large(region) else 1):
         for samples in samples_of(region):
@@ -147,7 +148,9 @@ def _own(value: Any) -> Any:
 def _tensors(values: tuple) -> list[torch.Tensor]:
     out: list[torch.Tensor] = []
     for value in values:
-        if isinstance(value, PagedCache):
+        if isinstance(value, tuple):
+            out += _tensors(value)
+        elif isinstance(value, PagedCache):
             out += [value.keys, value.values]
         else:
             out.append(value)

@@ -1,14 +1,15 @@
 """The cost model as passes and lowering ask it: seconds of a call, by its op's own count of bytes and operations.
 
-    model = CostModel.for_program(program)
-    model.node_seconds(node, DECODE) + model.node_seconds(node, PREFILL)
+    model = CostModel.even_handed(program)
+    model.call_seconds(op, operand_types, attributes, DECODE)
 
 The evaluation and the machine's profile are the runtime's (``runtime.cost``, ``runtime.machine``), so that a scheduler
 uses the same numbers.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
@@ -16,10 +17,10 @@ from torch import fx
 
 from ..runtime.artifact.counts import Sizes
 from ..runtime.artifact.schema import Work
-from ..runtime.cost import DECODE, PREFILL, StepCost, launch_seconds, predict_step
-from ..runtime.machine import Profile, Rates, choose_profile, generic_profile
+from ..runtime.cost import DECODE, PREFILL, StepCost, launch_seconds
+from ..runtime.machine import Profile, Rates, generic_profile
 from .ir.dims import whole
-from .ir.op import Op
+from .ir.op import Cost, Op
 from .ir.program import Program, is_call, is_weight, type_of
 from .ir.types import TensorType, ValueType
 
@@ -27,11 +28,9 @@ __all__ = [
     "DECODE",
     "PREFILL",
     "CostModel",
-    "Sizes",
     "StepCost",
     "call_work",
     "node_work",
-    "predict_step",
 ]
 
 LINE, PANEL_ITEM = 64, 4
@@ -43,6 +42,8 @@ def call_work(op: Op, operand_types: Sequence[Any], attributes: Mapping[str, Any
     if op.cost_model is None:
         return None
     cost = op.cost_model(*operand_types, **attributes)
+    if not isinstance(cost, Cost):
+        raise TypeError(f"the cost rule of op {op.name} must give a Cost, got {cost!r}")
     floats = [t.dtype for t in operand_types if isinstance(t, TensorType) and t.is_float]
     return Work(
         op=op.name,
@@ -66,32 +67,27 @@ def node_work(node: fx.Node, program: Program | None = None) -> Work | None:
     return work.model_copy(update={"op": "embedding.panels", "streamed": scattered})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class CostModel:
     """Seconds of calls on the machine that ``profile`` describes."""
 
-    profile: Profile = field(default_factory=lambda: choose_profile().profile)
+    profile: Profile
     footprint: float = float("inf")
     """Bytes that a whole step touches, which decides whether weights come from memory or from a cache."""
 
     @classmethod
-    def for_program(cls, program: Program, profile: Profile | None = None) -> "CostModel":
-        """For calls of ``program``, whose weights are the footprint."""
-        types = (w.type for w in program.weights.values())
-        footprint = sum(whole(t.bytes_of(t.shape)) for t in types)
-        return cls(profile or choose_profile().profile, footprint)
-
-    @classmethod
-    def even_handed(cls, program: Program, profile: Profile | None = None) -> "CostModel":
+    def even_handed(cls, program: Program) -> "CostModel":
         """For choosing between two ways to compute the same: every kernel gets the same share of the ceilings.
 
         Calibration tells kinds of kernels apart, and an op of tomorrow is not calibrated; a choice should follow what
-        is moved, computed and launched, and come out alike on every machine. ``profile``: default the shipped one.
+        is moved, computed and launched, and come out alike wherever it is made. So the profile is the shipped one.
         """
-        profile = profile or generic_profile()
-        overheads = [rates.overhead for rates in profile.kernels.values()]
-        even = Rates(overhead=median(overheads or [profile.ceilings.launch]), streaming=1, handling=1, arithmetic=1)
-        return cls.for_program(program, profile.model_copy(update={"kernels": {}, "other": even}))
+        profile = generic_profile()
+        overhead = median(rates.overhead for rates in profile.kernels.values())
+        even = Rates(overhead=overhead, streaming=1, handling=1, arithmetic=1)
+        types = (w.type for w in program.weights.values())
+        footprint = sum(whole(t.bytes_of(t.shape)) for t in types)
+        return cls(profile.model_copy(update={"kernels": {}, "other": even}), footprint)
 
     def call_seconds(
         self, op: Op, operand_types: Sequence[ValueType | Any], attributes: Mapping[str, Any], sizes: Sizes
@@ -103,11 +99,12 @@ class CostModel:
         """
         if op.traits.view:
             return 0.0
-        work = call_work(op, operand_types, attributes)
+        work = _known_work(op, tuple(operand_types), tuple(attributes.items()))
         if work is None:
             return self.profile.ceilings.launch
         return launch_seconds(work, self.profile, sizes, self.footprint)
 
-    def node_seconds(self, node: fx.Node, sizes: Sizes) -> float:
-        """Seconds of a call in a graph."""
-        return self.call_seconds(node.target, [type_of(a) for a in node.args], node.kwargs, sizes)
+
+@lru_cache(maxsize=4096)
+def _known_work(op: Op, types: tuple[Any, ...], attributes: tuple[tuple[str, Any], ...]) -> Work | None:
+    return call_work(op, types, dict(attributes))

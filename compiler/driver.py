@@ -9,13 +9,13 @@ from typing import NamedTuple
 from ..models.config import load_config
 from ..models.family import Family
 from ..models.trace import TraceOptions, eos_token_ids, trace
-from ..runtime.artifact.errors import XllmcError
+from ..runtime.artifact.errors import OptionError, XllmcError
 from ..runtime.artifact.schema import Manifest, Plan
 from ..runtime.artifact.tokenizer_file import read_tokenizer
 from ..runtime.artifact.writer import write_engine
-from ..runtime.machine import choose_profile, generic_profile
+from ..runtime.machine import choose_profile
 from .assemble import entry_bytes, make_manifest, plugin_records, weight_entries, write_files, write_weights
-from .cost import DECODE, PREFILL, CostModel, StepCost
+from .cost import DECODE, PREFILL, StepCost
 from .expected import check_expected
 from .functions import add_sampling
 from .ir.dims import whole
@@ -25,7 +25,7 @@ from .ir.verify import VerificationError, verify
 from .options import DTYPES, CompileOptions
 from .pass_list import PassList, pass_list, target_named
 from .pipeline import PassError, PassReport, RunOptions, run
-from .plugins import installed_objects
+from .plugins import OWN_ORIGIN, Origin, installed_objects
 from .progress import Estimate, Listener, Silent
 from .target import BuildOptions
 from .weight_source import CheckpointSource, RandomSource, WeightSource
@@ -74,7 +74,7 @@ def compile_model(
     if (model_dir / "tokenizer.json").is_file():
         read_tokenizer(model_dir / "tokenizer.json")
     listener.stage("trace", 1)
-    family = family_named(config.model_type, options.passes.plugins)
+    family, family_origin = family_named(config.model_type, options.passes.plugins)
     trace_options = TraceOptions(DTYPES[options.dtype], options.max_context, family.handlers)
     program, sources = trace(config, trace_options, source.names(), eos_token_ids(model_dir, config))
     verify_made(program, "the traced model")
@@ -87,8 +87,6 @@ def compile_model(
 
     graphs = {"traced": print_program(program)}
     listener.stage("passes", len(listed.passes))
-    profile = choose_profile().profile if options.profile == "machine" else generic_profile()
-    costs = CostModel.even_handed(program, profile)
 
     def passed(report: PassReport, after: Program) -> None:
         graphs[after.stage] = print_program(after)
@@ -97,18 +95,18 @@ def compile_model(
 
     try:
         program, reports = run(
-            program, listed.passes, RunOptions(options.verification, options.skip_failed_pass, costs), passed
+            program, listed.passes, RunOptions(options.verification, options.skip_failed_pass), passed
         )
     except PassError as error:
         raise with_reproducer(error, listed, out) from error
     declared = family.expected_matches(config)
     if not options.allow_missed:
-        check_expected(declared, reports, family.name)
+        check_expected(declared, reports, family.name, options.passes.disabled)
     add_sampling(program)
     verify_made(program, "the sampling functions")
     clock.lap("passes")
 
-    plugins = plugin_records(listed, reports, target_origin, target.name)
+    plugins = plugin_records(listed, reports, {target_origin: target.name}, {family_origin: family.name})
     with tempfile.TemporaryDirectory(prefix="xllmc-") as work, write_engine(out) as writer:
         listener.stage("kernels", 1)
         bundle = target.emit(
@@ -121,7 +119,7 @@ def compile_model(
         write_files(writer, bundle, graphs, model_dir)
         clock.lap("weights")
         manifest = writer.finish(
-            make_manifest(program, bundle, entries, reports, graphs, target.name, plugins, declared, profile.name),
+            make_manifest(program, bundle, entries, reports, graphs, target.name, plugins, declared),
             bundle.plan,
             {
                 "seconds": clock.laps,
@@ -149,10 +147,16 @@ def verify_made(program: Program, what: str) -> None:
         ) from error
 
 
-def family_named(name: str, plugins: bool = True) -> Family:
-    """What is known of the family; nothing of one that nobody brought. A plugin's comes before xllmc's own."""
-    known = [family for family, _ in installed_objects("xllmc.models", Family, plugins) if family.name == name]
-    return known[-1] if known else Family(name)
+def family_named(name: str, plugins: bool = True) -> tuple[Family, Origin]:
+    """What is known of the family, and who says so; a plugin's takes the place of xllmc's own.
+
+    Nothing is known of one that nobody brought. OptionError where two plugins bring it.
+    """
+    known = [(f, o) for f, o in installed_objects("xllmc.models", Family, plugins) if f.name == name]
+    brought = list(dict.fromkeys(origin for _, origin in known if origin.plugin))
+    if len(brought) > 1:
+        raise OptionError(f"family {name} is brought by {brought[0]} and by {brought[1]}; uninstall one of them")
+    return known[-1] if known else (Family(name), OWN_ORIGIN)
 
 
 def with_reproducer(error: PassError, listed: PassList, out: Path) -> XllmcError:

@@ -1,7 +1,7 @@
 """What a compile can be asked for."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from ..runtime.artifact.errors import OptionError
 from .pass_list import PassSettings
@@ -28,8 +28,6 @@ class CompileOptions:
     passes: PassSettings = field(default_factory=PassSettings)
     verification: Verification = "numeric"
     """What every pass's result must stand."""
-    profile: Literal["shipped", "machine"] = "shipped"
-    """Whose numbers decide which rewrites are worth it: the same everywhere, or those ``xllmc calibrate`` measured."""
     allow_missed: bool = False
     """Go on where a pass matches fewer sites than the model's family declares."""
 
@@ -39,8 +37,6 @@ class CompileOptions:
         if self.verification not in get_args(Verification):
             known = ", ".join(get_args(Verification))
             raise OptionError(f"--verify must be one of {known}, got {self.verification!r}")
-        if self.profile not in ("shipped", "machine"):
-            raise OptionError(f"--profile must be shipped or machine, got {self.profile!r}")
         if self.max_context is not None and self.max_context < 2:
             raise OptionError(f"--max-context must be at least 2, a prompt and an answer; got {self.max_context}")
         if self.random_weights is not None and self.random_weights < 0:

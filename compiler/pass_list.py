@@ -62,5 +62,5 @@ def pass_list(target: str = "cpu", settings: PassSettings | None = None) -> Pass
 def _found(target: str, plugins: bool) -> Iterator[tuple[type[Pass], Origin]]:
     yield from installed_passes(plugins)
     made, origin = target_named(target, plugins)
-    for one in made.lowering_passes():
+    for one in made.passes():
         yield one, origin

@@ -40,8 +40,7 @@ def configured(found: type[Pass], given: Mapping[str, Any]) -> Pass:
             raise OptionError(f"pass {found.name} has no option {option!r}; it has {', '.join(known) or 'none'}")
         try:
             values[option] = TypeAdapter(hints[option]).validate_json(json.dumps(value), strict=True)
-        except ValidationError as error:
-            raise OptionError(
-                f"option {option} of pass {found.name}: {error.errors()[0]['msg']}, got {value!r}"
-            ) from error
+        except (ValidationError, TypeError) as error:  # TypeError: what JSON cannot say, a date of TOML say
+            fault = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise OptionError(f"option {option} of pass {found.name}: {fault}, got {value!r}") from error
     return found(**values)

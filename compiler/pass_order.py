@@ -24,6 +24,9 @@ def in_order(passes: Sequence[P], origins: Mapping[type[Pass], object] | None = 
             both = f"{origins[type(by_name[one.name])]} and {origins[type(one)]}"
             raise OptionError(f"two passes are named {one.name}, of {both}")
         by_name[one.name] = one
+    for one in passes:
+        if unknown := [n for n in one.counts_as if n not in by_name]:
+            raise OptionError(f"pass {one.name} (of {origins[type(one)]}) counts as {unknown[0]}, which is no pass")
     ordered: list[P] = []
     for stage in STAGES[1:]:
         own = [p for p in passes if p.stage == stage and not p.each_stage]

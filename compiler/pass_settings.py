@@ -4,8 +4,8 @@
     plugins = false
     disable = ["fuse-linears"]
 
-    [passes.group-loops]
-    some-option = 3
+    [passes.acme-softcap]
+    smallest = 3
 
 The command line comes after the file.
 """

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..passes.api import STAGES, LimitReached, Pass, Rewriter, Site
@@ -90,6 +90,7 @@ def run(
     A pass that fails stops the run with PassError; with ``skip_failed`` it is left out, and its report says so.
     """
     options = options or RunOptions()
+    options = replace(options, costs=options.costs or CostModel.even_handed(program))
     reports = []
     for one in passes:
         try:
@@ -127,6 +128,9 @@ def run_pass(
             place = f" after {rewriter.sites[-1].where}" if rewriter.sites else ""
             message = f"pass {one.name} failed{place}: {type(error).__name__}: {error}"
             raise PassError(message, one.name, print_program(program)) from error
+        if options.verification != "off" and (change := rewriter.ledger.unrecorded()):
+            message = f"pass {one.name} changed the program outside of rewriter.replace, unseen by any check: {change}"
+            raise PassError(message, one.name, print_program(program), print_program(work))
         sites += rewriter.sites
         regions |= rewriter.regions
     work.stage = max(work.stage, one.stage, key=STAGES.index)
@@ -150,7 +154,7 @@ def check_regions(program: Program, one: Pass, work: Program, regions: dict[str,
     for region in regions.values():
         try:
             mismatch = compare(region, work.constants, exact=one.numerics == "exact", lossy=one.tolerance)
-        except (RuntimeError, TypeError, ValueError, LookupError) as error:
+        except Exception as error:  # ops may be foreign code too
             message = f"pass {one.name} put something at {region.where} that cannot be run: {error}"
             raise PassError(message, one.name, print_program(program), region.key) from error
         if mismatch:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 from ..passes.api import Pass
 from ..runtime.artifact.errors import OptionError
+from ..runtime.artifact.version import xllmc_version
 from .target import Target
 
 OWN = "xllmc"
@@ -33,6 +34,9 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+
+OWN_ORIGIN = Origin(OWN, xllmc_version())
 
 
 def installed_passes(plugins: bool = True) -> list[tuple[type[Pass], Origin]]:
@@ -105,4 +109,4 @@ def _is_pass(found: Any) -> TypeGuard[type[Pass]]:
 
 
 def _is_target(found: Any) -> TypeGuard[type[Target]]:
-    return inspect.isclass(found) and hasattr(found, "lowering_passes") and hasattr(found, "emit")
+    return inspect.isclass(found) and hasattr(found, "passes") and hasattr(found, "emit")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..models.family import Family
 from ..passes.api import Pass
 from ..runtime.artifact.errors import ArtifactError, OptionError
 from ..runtime.artifact.reader import read_manifest
@@ -14,7 +15,7 @@ from .ops import OPS
 from .pass_list import target_named
 from .pass_options import configured
 from .pipeline import PassReport, RunOptions, run
-from .plugins import installed_passes
+from .plugins import installed_objects, installed_passes
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,18 @@ def read_traced(engine: Path, manifest: Manifest) -> Program:
 
 def recorded_passes(manifest: Manifest, records: Sequence[PassRecord]) -> Sequence[Pass]:
     """The passes that made the engine, with its options."""
-    installed = {origin.name: origin.version for _, origin in installed_passes() if origin.plugin}
+    origins = [*(o for _, o in installed_passes()), *(o for _, o in installed_objects("xllmc.models", Family))]
+    installed = {origin.name: origin.version for origin in origins if origin.plugin}
     for plugin in manifest.plugins:
         found = installed.get(plugin.name)
-        if plugin.passes and found != plugin.version:
+        if (plugin.passes or plugin.family) and found != plugin.version:
             raise OptionError(
                 f"the engine was made with plugin {plugin.name} {plugin.version}, but "
                 f"{f'{plugin.name} {found}' if found else 'no version of it'} is installed; install that version, or "
                 "compile the engine again"
             )
     target, _ = target_named(manifest.target)
-    known = {found.name: found for found, _ in installed_passes()} | {f.name: f for f in target.lowering_passes()}
+    known = {found.name: found for found, _ in installed_passes()} | {f.name: f for f in target.passes()}
     missing = [r.name for r in records if r.name not in known]
     if missing:
         raise OptionError(

@@ -37,8 +37,8 @@ class Target(Protocol):
 
     name: str
 
-    def lowering_passes(self) -> tuple[type[Pass], ...]:
-        """The passes of stage ``lowered``, which make a fused program one that ``emit`` takes."""
+    def passes(self) -> tuple[type[Pass], ...]:
+        """The passes that only this target needs; with them a program comes to be what ``emit`` takes."""
 
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         """Kernels, built in ``work``, and the plan that launches them; XllmcError names an op no kernel claims."""

@@ -31,8 +31,9 @@ def argument(node: fx.Node, position: int, name: str, default: Any = None) -> An
 def elementwise(importer: Importer, op: str, dtype: str, *operands: Any, **attributes: Any) -> Imported:
     """Cast operands to the result's dtype, insert the unit axes where they meet, emit."""
     axes = tuple(sorted({a for o in operands if isinstance(o, Imported) for a in o.axes}))
+    number = int if dtype == "i32" else float
     nodes = [
-        cast_to(importer, importer.meeting(o, axes), dtype) if isinstance(o, Imported) else float(o) for o in operands
+        cast_to(importer, importer.meeting(o, axes), dtype) if isinstance(o, Imported) else number(o) for o in operands
     ]
     return Imported(importer.emit(op, *nodes, **attributes), axes)
 
@@ -111,6 +112,15 @@ def _pow(importer: Importer, node: fx.Node) -> Imported:
 @handles("square.default")
 def _square(importer: Importer, node: fx.Node) -> Imported:
     return elementwise(importer, "pow", importer.dtype(node), importer.value(node.args[0]), exponent=2.0)
+
+
+@handles("clamp.default", "clamp_.default")
+def _clamp(importer: Importer, node: fx.Node) -> Imported:
+    value = importer.value(node.args[0])
+    for op, position, name in (("maximum", 1, "min"), ("minimum", 2, "max")):
+        if (bound := argument(node, position, name)) is not None:
+            value = elementwise(importer, op, importer.dtype(node), value, bound)
+    return value
 
 
 @handles("gelu.default")
@@ -193,8 +203,8 @@ def _slice(importer: Importer, node: fx.Node) -> Any:
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
     size = importer.shape(node.args[0])[axis]
     start, stop = argument(node, 2, "start", 0) or 0, argument(node, 3, "end", sys.maxsize)
-    if argument(node, 4, "step", 1) != 1:
-        raise CheckpointError(f"a slice with a step in {importer.where} has no import rule")
+    if (step := argument(node, 4, "step", 1)) != 1:
+        return every(importer, node, value, axis, start, step)
     if start == 0 and (stop is None or stop == sys.maxsize or stop == size):
         return value
     if not isinstance(size, int):
@@ -214,6 +224,31 @@ def sliced(importer: Importer, value: Imported, axis: int, start: int, stop: int
     return Imported(importer.emit("slice", value.node, axis=kept, start=start, stop=stop), value.axes)
 
 
+def every(importer: Importer, node: fx.Node, value: Imported, axis: int, start: int, step: int) -> Imported:
+    """Each ``step``-th element of an axis: the ``start``-th column of its rows of ``step``."""
+    before, after = importer.shape(node.args[0]), importer.shape(node)
+    if start >= step or axis not in value.axes or before[axis] != after[axis] * step:
+        raise CheckpointError(f"a slice with step {step} of {value.type} in {importer.where} has no import rule")
+    kept, shape = value.axes.index(axis), value.type.shape
+    rows = importer.reshape(value.node, (*shape[:kept], after[axis], step, *shape[kept + 1 :]))
+    column = importer.emit("slice", rows, axis=kept + 1, start=start, stop=start + 1)
+    return Imported(importer.reshape(column, (*shape[:kept], after[axis], *shape[kept + 1 :])), value.axes)
+
+
+@handles("select.int")
+def _select(importer: Importer, node: fx.Node) -> Imported:
+    value, sizes = importer.value(node.args[0]), importer.shape(node.args[0])
+    axis = int(node.args[1]) % len(sizes)
+    size = sizes[axis]
+    if not isinstance(size, int):
+        raise CheckpointError(f"select along the token axis in {importer.where} mixes tokens outside attention")
+    index = int(node.args[2]) % size
+    rest = sliced(importer, value, axis, index, index + 1) if axis in value.axes else value
+    kept = [i for i, a in enumerate(rest.axes) if a != axis]
+    shape = tuple(rest.type.shape[i] for i in kept)
+    return Imported(importer.reshape(rest.node, shape), tuple(rest.axes[i] - (rest.axes[i] > axis) for i in kept))
+
+
 @handles("split.Tensor", "split_with_sizes.default", "chunk.default")
 def _split(importer: Importer, node: fx.Node) -> list[Imported]:
     value = importer.value(node.args[0])
@@ -230,9 +265,33 @@ def _split(importer: Importer, node: fx.Node) -> list[Imported]:
 def _cat(importer: Importer, node: fx.Node) -> Imported:
     axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
     values = [v for v in map(importer.value, node.args[0]) if v is not EMPTY]
+    return joined(importer, values, axis, importer.dtype(node))
+
+
+def joined(importer: Importer, values: list[Imported], axis: int, dtype: str) -> Imported:
+    if len(values) == 1:
+        return Imported(cast_to(importer, values[0].node, dtype), values[0].axes)
     axes = tuple(sorted({a for v in values for a in v.axes} | {axis}))
-    nodes = [cast_to(importer, importer.with_axes(v, axes), importer.dtype(node)) for v in values]
+    nodes = [cast_to(importer, importer.with_axes(v, axes), dtype) for v in values]
     return Imported(importer.emit("concat", *nodes, axis=axes.index(axis)), axes)
+
+
+@handles("stack.default")
+def _stack(importer: Importer, node: fx.Node) -> Imported:
+    axis = int(argument(node, 1, "dim", 0)) % node.meta["val"].dim()
+    parts = [Imported(v.node, tuple(a + (a >= axis) for a in v.axes)) for v in map(importer.value, node.args[0])]
+    return joined(importer, parts, axis, importer.dtype(node))
+
+
+@handles("repeat_interleave.self_int")
+def _repeat_interleave(importer: Importer, node: fx.Node) -> Imported:
+    """Each element several times: columns of equal numbers, side by side."""
+    value, times = importer.value(node.args[0]), int(node.args[1])
+    axis = (-1 if (dim := argument(node, 2, "dim")) is None else int(dim)) % node.meta["val"].dim()
+    if axis not in value.axes or (dim is None and len(importer.shape(node.args[0])) != 1):
+        raise CheckpointError(f"repeat_interleave of axis {dim} of {value.type} in {importer.where} has no import rule")
+    column = Imported(value.node, tuple(a + (a > axis) for a in value.axes))
+    return importer.viewed(joined(importer, [column] * times, axis + 1, importer.dtype(node)), importer.shape(node))
 
 
 # --- reductions and products
@@ -289,9 +348,24 @@ def _embedding(importer: Importer, node: fx.Node) -> Imported:
 
 @handles("layer_norm.default")
 def _layer_norm(importer: Importer, node: fx.Node) -> Imported:
-    x, _, weight, bias = (importer.value(a) for a in node.args[:4])
-    if weight is None or bias is None or len(node.args[1]) != 1:
-        raise CheckpointError(f"layer_norm in {importer.where} requires a weight and a bias over the last axis")
-    return Imported(
-        importer.emit("layer_norm", x.node, weight.node, bias.node, eps=float(argument(node, 4, "eps", 1e-5))), x.axes
-    )
+    x = importer.value(node.args[0])
+    weight, bias = (importer.value(argument(node, i, name)) for i, name in ((2, "weight"), (3, "bias")))
+    eps = float(argument(node, 4, "eps", 1e-5))
+    if len(node.args[1]) != 1:
+        raise CheckpointError(f"layer_norm in {importer.where} over more than the last axis has no import rule")
+    if weight is not None and bias is not None:
+        return Imported(importer.emit("layer_norm", x.node, weight.node, bias.node, eps=eps), x.axes)
+    if x.axes[-1:] != (node.meta["val"].dim() - 1,):
+        raise CheckpointError(f"layer_norm of {x.type} in {importer.where} has no import rule")
+    value = normed(importer, cast_to(importer, x.node, "f32"), eps)
+    for op, factor in (("mul", weight), ("add", bias)):
+        if factor is not None:
+            value = importer.emit(op, value, cast_to(importer, factor.node, "f32"))
+    return Imported(cast_to(importer, value, importer.dtype(node)), x.axes)
+
+
+def normed(importer: Importer, x: fx.Node, eps: float) -> fx.Node:
+    """A layer norm's arithmetic before its weight and bias, for where one of them is missing."""
+    centred = importer.emit("sub", x, importer.emit("mean", x))
+    variance = importer.emit("mean", importer.emit("mul", centred, centred))
+    return importer.emit("mul", centred, importer.emit("rsqrt", importer.emit("add", variance, eps)))

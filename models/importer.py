@@ -125,7 +125,9 @@ class Importer:
         return tuple(self.size(s) for s in node.meta["val"].shape)
 
     def dtype(self, node: fx.Node) -> str:
-        return DTYPE_NAMES[node.meta["val"].dtype]
+        """Of a traced tensor; whole numbers, which torch keeps in 64 bits, are i32."""
+        name = DTYPE_NAMES[node.meta["val"].dtype]
+        return "i32" if name == "i64" else name
 
     # --- moving between traced and kept axes
 

@@ -1,9 +1,11 @@
 """What a pass is: a frozen dataclass whose fields are its options, run inside a transaction (``compiler.pipeline``)."""
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, ClassVar, Literal
+from types import CodeType
+from typing import Any, ClassVar, Literal, get_args
 
 from .rewriter import Rewriter
 
@@ -57,10 +59,21 @@ def declare(
 
     def decorate(written: type[Any]) -> type[Pass]:
         label = name or kebab(written.__name__)
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", label):
+            raise TypeError(f"a pass is named in lower case with dashes, as fuse-add-norm is, got {label!r}")
+        if numerics not in get_args(Numerics):
+            raise TypeError(f"pass {label} requires numerics of {', '.join(get_args(Numerics))}, got {numerics!r}")
         if stage not in STAGES[1:]:
             raise TypeError(f"pass {label} requires a stage of {', '.join(STAGES[1:])}, got {stage!r}")
         if (numerics == "lossy") != (tolerance > 0):
             raise TypeError(f"pass {label}: a lossy pass states the tolerance it keeps, and only a lossy one does")
+        if not 0 <= tolerance < 1:
+            raise TypeError(f"pass {label}: tolerance is a relative error below 1, got {tolerance}")
+        if unknown := [n for n in vars(written) if not n.startswith("_") and not known_member(written, base, n)]:
+            raise TypeError(
+                f"pass {label} has a member {unknown[0]} that means nothing to a pass; an option requires a type "
+                f"({unknown[0]}: int = ...), a helper of its own a leading underscore or a place outside the class"
+            )
         options = dataclass(frozen=True)(written)
         if reserved := {f.name for f in fields(options)} & {*dir(base), "name", "stage"}:
             raise TypeError(f"pass {label} cannot have options named {', '.join(sorted(reserved))}")
@@ -88,6 +101,19 @@ def declare(
         return made
 
     return decorate
+
+
+def known_member(written: type[Any], base: type[Pass], name: str) -> bool:
+    """Whether a class may have the member: an option, a method or value of a pass, or one that those call."""
+    if name in inspect.get_annotations(written) or hasattr(base, name):
+        return True
+    return any(name in names_in(v.__code__) for v in vars(written).values() if inspect.isfunction(v))
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Names that a function reads, comprehensions and functions inside of it included."""
+    inner = (names_in(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*inner)
 
 
 def pass_types(*made: type[Any]) -> tuple[type[Pass], ...]:

@@ -1,6 +1,7 @@
 """Examples of a pass: small graphs that it changes, or leaves alone for a stated reason. Every one is a test."""
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,12 @@ def check_example(one: Pass, shown: Example, number: int) -> Program:
     except (TypeError, ValueError) as error:
         raise TypeError(f"{what} is not a graph: {error}") from error
     rewriter = Rewriter(program, program.forward)
-    one.run(rewriter)
+    try:
+        one.run(rewriter)
+    except Exception as error:  # a pass is foreign code: say where it was
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raised = f"{type(error).__name__}: {error} ({line.filename}:{line.lineno})"
+        raise TypeError(f"{what}: the pass raised {raised}") from error
     found = sum(s.matched for s in rewriter.sites)
     reasons = "; ".join(s.reason for s in rewriter.sites if not s.matched)
     if found != shown.matches:

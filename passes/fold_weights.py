@@ -16,7 +16,8 @@ class FoldWeights:
 
     def run(self, rewriter: Rewriter) -> None:
         for node in rewriter.calls():
-            if not node.args or not all(is_weight(a) or isinstance(a, int | float) for a in node.args):
+            of_weights = all(is_weight(a) or isinstance(a, int | float) for a in node.args)
+            if not node.args or not of_weights or not is_weight(node.args[0]):
                 continue
             recipe = self.recipe_of(node, rewriter.program.weights[node.args[0].target].recipe)
             if recipe is None:

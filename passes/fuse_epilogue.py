@@ -8,50 +8,13 @@ from torch import fx
 from ..compiler.ir.program import type_of
 from ..compiler.ops import OPS
 from ..compiler.ops.epilogue import suits_epilogue
-from .api import Rewriter, graph_pass
-from .fusion_cost import Call, call_of, pays
+from .api import Rewriter, example, graph_pass, ops
+from .gain import Call, call_of, pays
 from .loop_body import make_body
 
 PRODUCERS = ("linear", "embedding")
 LARGEST = 32
 """Calls in one epilogue."""
-
-
-@graph_pass(
-    stage="fused",
-    numerics="reassociating",
-    after=(
-        "fuse-activation",
-        "fuse-add-layer-norm",
-        "fuse-add-rms-norm",
-        "fuse-gated-linear",
-        "fuse-linears",
-        "fuse-qkv-write",
-    ),
-)
-class FuseEpilogue:
-    """The longest chain of pointwise ops that ends in one value becomes the epilogue of its product or embedding.
-
-    Other operands are read element by element beside the product: of its shape, one row for all, or one number a row.
-    """
-
-    def run(self, rewriter: Rewriter) -> None:
-        for producer in rewriter.calls(*PRODUCERS):
-            if producer in rewriter.erased or not producer.users:
-                continue
-            chain = epilogue_of(producer)
-            if not chain:
-                if reason := near_miss(producer):
-                    rewriter.miss(producer, reason)
-                continue
-            apart = [call_of(producer), make_body(chain, chain[-1:]).call]
-            if not pays(rewriter.costs, apart, [fused := fused_call(producer, chain)]):
-                rewriter.miss(producer, f"{chain[-1].name} costs no less as its epilogue")
-                continue
-            op, operands, attributes = fused
-            new = rewriter.at(chain[-1]).emit(op, *operands, **attributes)
-            rewriter.replace({chain[-1]: new})
-            rewriter.erase_dead()
 
 
 def epilogue_of(producer: fx.Node) -> list[fx.Node]:
@@ -122,3 +85,60 @@ def near_miss(producer: fx.Node) -> str | None:
         if other is not producer and not suits_epilogue(type_of(other), type_of(producer)):
             return f"{reader.name} also reads {other.name}, {type_of(other)}, which is not read beside the product"
     return f"{producer.name} is read elsewhere too"
+
+
+@graph_pass(
+    stage="fused",
+    numerics="reassociating",
+    after=(
+        "fuse-activation",
+        "fuse-add-layer-norm",
+        "fuse-add-rms-norm",
+        "fuse-gated-linear",
+        "fuse-linears",
+        "fuse-qkv-write",
+    ),
+)
+class FuseEpilogue:
+    """The longest chain of pointwise ops that ends in one value becomes the epilogue of its product or embedding.
+
+    Other operands are read element by element beside the product: of its shape, one row for all, or one number a row.
+    """
+
+    def run(self, rewriter: Rewriter) -> None:
+        for producer in rewriter.calls(*PRODUCERS):
+            if producer in rewriter.erased or not producer.users:
+                continue
+            chain = epilogue_of(producer)
+            if not chain:
+                if reason := near_miss(producer):
+                    rewriter.miss(producer, reason)
+                continue
+            apart = [call_of(producer), make_body(chain, chain[-1:]).call]
+            if not pays(rewriter.costs, apart, [fused := fused_call(producer, chain)]):
+                rewriter.miss(producer, f"{chain[-1].name} costs no less as its epilogue")
+                continue
+            op, operands, attributes = fused
+            new = rewriter.at(chain[-1]).emit(op, *operands, **attributes)
+            rewriter.replace({chain[-1]: new})
+            rewriter.erase_dead()
+
+    examples = (
+        example(
+            lambda x, w, r: r + ops.linear(x, w, None) * 0.22,
+            x="bf16[T, 64]",
+            w="weight bf16[96, 64]",
+            r="bf16[T, 96]",
+        ),
+        example(
+            lambda ids, table: ops.embedding(table, ids) * 8.0,
+            ids="i32[T]",
+            table="weight f32[128, 64]",
+        ),
+        example(
+            lambda x, w: ((y := ops.linear(x, w, None)), ops.tanh(y)),
+            x="f32[T, 64]",
+            w="weight f32[96, 64]",
+            matches=0,
+        ),
+    )

@@ -23,7 +23,8 @@ def graph_pass(
     ``f(rewriter)``, which has none.
 
     Whatever ``run`` puts in through ``rewriter.replace`` is one match, and is compared with what stood there.
-    ``examples`` of a class are run on types at once, as a rewrite's are: TypeError where one does not hold.
+    ``examples`` of a class are run on types at once, as a rewrite's are: TypeError where one does not hold. So what
+    the class uses stands above it in its module.
     """
     if each_stage and (before or after):
         raise TypeError("a pass of each stage runs at its beginning; before and after say nothing of it")

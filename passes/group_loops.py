@@ -13,30 +13,15 @@ from ..compiler.cost import CostModel
 from ..compiler.ir.dims import Dim, Size
 from ..compiler.ir.program import is_call, type_of
 from ..compiler.ir.types import TensorType
-from .api import Rewriter, graph_pass
+from .api import Rewriter, example, graph_pass, ops
 from .clusters import Clusters
-from .fusion_cost import Call, call_of, pays
+from .gain import Call, call_of, pays
 from .loop_body import NORMS, LoopBody, make_body
 
 LARGEST = 64
 """Calls in one loop."""
 MOVERS = ("slice", "concat", "reshape")
 """Ops that a loop does by indexing, along the last axis. Alone they stay copies, and views."""
-
-
-@graph_pass(stage="lowered", numerics="reassociating")
-class GroupLoops:
-    """Pointwise ops, row reductions and what moves elements along a row become loops, several results each if need be.
-
-    Two groups become one where they run over the same rows, one reads the other or both read one value, no path leads
-    out of them and back, and bytes and launches are saved. Norms join groups too; alone they keep their own kernels.
-    """
-
-    def run(self, rewriter: Rewriter) -> None:
-        rewriter.erase_dead()
-        for members in arrange(rewriter.graph, grouped(rewriter.graph, rewriter.costs)):
-            replace_group(rewriter, members)
-        rewriter.erase_dead()
 
 
 def grouped(graph: fx.Graph, costs: CostModel) -> list[list[fx.Node]]:
@@ -107,7 +92,10 @@ def loop_of(members: list[fx.Node]) -> LoopBody:
 
 
 def is_result(node: fx.Node, members: list[fx.Node]) -> bool:
-    return isinstance(type_of(node), TensorType) and not set(node.users) <= set(members)
+    """Whether the group has to give the value to others. A view of an outside value stays a view there."""
+    if not isinstance(type_of(node), TensorType) or set(node.users) <= set(members):
+        return False
+    return not is_call(behind_views(node, members), "reshape")
 
 
 def behind_views(node: fx.Node, members: list[fx.Node]) -> fx.Node:
@@ -139,7 +127,7 @@ def rows_of(node: fx.Node) -> tuple[Size, ...] | None:
     if node.target.kernels and not is_call(node, *MOVERS):
         return None  # it is computed by a kernel of its own
     if node.target.traits.reduction:
-        return axes_of_rows(x) if kind.shape else None
+        return axes_of_rows(x) if x.shape and not isinstance(x.shape[-1], Dim) else None
     if is_call(node, "slice", "concat"):
         last = node.kwargs["axis"] == len(kind.shape) - 1
         return axes_of_rows(kind) if last and readable(kind) and not isinstance(kind.shape[-1], Dim) else None
@@ -184,3 +172,25 @@ def replace_group(rewriter: Rewriter, members: list[fx.Node]) -> None:
         if node not in values:
             values[node] = rewriter.emit("reshape", values[behind_views(node, members)], shape=type_of(node).shape)
     rewriter.replace({n: values[n] for n in wanted})
+
+
+@graph_pass(stage="lowered", numerics="reassociating")
+class GroupLoops:
+    """Pointwise ops, row reductions and what moves elements along a row become loops, several results each if need be.
+
+    Two groups become one where they run over the same rows, one reads the other or both read one value, no path leads
+    out of them and back, and bytes and launches are saved. Norms join groups too; alone they keep their own kernels.
+    """
+
+    def run(self, rewriter: Rewriter) -> None:
+        rewriter.erase_dead()
+        for members in arrange(rewriter.graph, grouped(rewriter.graph, rewriter.costs)):
+            replace_group(rewriter, members)
+        rewriter.erase_dead()
+
+    examples = (
+        example(lambda x: ops.tanh(x / 30.0) * 30.0, x="bf16[T, 64]"),
+        example(lambda x: x * ops.rsqrt(ops.mean(x * x) + 1e-6), x="f32[T, 64]"),
+        example(lambda x, y: ((s := x + y), ops.exp(s)), x="f32[T, 64]", y="f32[T, 1]"),
+        example(lambda x, w: ops.rms_norm(x, w, eps=1e-6), x="f32[T, 64]", w="weight f32[64]", matches=0),
+    )

@@ -13,7 +13,7 @@ from ..compiler.ir.body import Body
 from ..compiler.ir.program import emit, is_call, type_of
 from ..compiler.ir.text import print_body
 from ..compiler.ops import OPS
-from .fusion_cost import Call
+from .gain import Call
 
 NORMS = ("rms_norm", "layer_norm", "add_rms_norm", "add_layer_norm")
 """Ops that have kernels of their own, and may stand in a loop too."""
@@ -46,8 +46,6 @@ def make_body(members: Sequence[fx.Node], results: Sequence[fx.Node], product: f
         kind = type_of(operand)
         placeholder.meta["type"] = kind.with_dtype("f32") if operand is product else kind
         writer.values[operand] = placeholder
-    for operand in operands:
-        writer.values[operand] = writer.wide(writer.values[operand])
     for node in members:
         writer.write(node)
     returned = []
@@ -68,26 +66,36 @@ class _Writer:
         self.graph = graph
         self.values: dict[fx.Node, Any] = {}
         """Outside values to inside ones; an op with several results to a tuple."""
+        self._widened: dict[fx.Node, fx.Node] = {}
 
     def call(self, op: str, *operands: Any, **attributes: Any) -> fx.Node:
         return emit(self.graph, OPS[op], *operands, **attributes)
 
-    def wide(self, value: fx.Node) -> fx.Node:
+    def wide(self, value: Any) -> Any:
         """The value in float32 if it is of a narrower float."""
-        return self.call("cast", value, dtype="f32") if type_of(value).dtype in ("bf16", "f16") else value
+        if not isinstance(value, fx.Node) or type_of(value).dtype not in ("bf16", "f16"):
+            return value
+        if value not in self._widened:
+            self._widened[value] = self.call("cast", value, dtype="f32")
+        return self._widened[value]
 
     def write(self, node: fx.Node) -> None:
         operands = [self.values[a] if isinstance(a, fx.Node) else a for a in node.args]
         if is_call(node, "get"):
             self.values[node] = operands[0][node.kwargs["index"]]
-        elif is_call(node, "add_rms_norm", "add_layer_norm"):
+            return
+        if not is_call(node, "slice", "reshape"):  # these leave elements out, so they come before widening
+            operands = [self.wide(o) for o in operands]
+        if is_call(node, "add_rms_norm", "add_layer_norm"):
             total = self.call("add", *operands[:2])
             norm = _NORMED[node.target.name.removeprefix("add_")]
             self.values[node] = (total, norm(self, total, *operands[2:], **node.kwargs))
         elif is_call(node, "rms_norm", "layer_norm"):
             self.values[node] = _NORMED[node.target.name](self, *operands, **node.kwargs)
+        elif is_call(node, "cast") and type_of(operands[0]).dtype == node.kwargs["dtype"]:
+            self.values[node] = operands[0]
         else:
-            self.values[node] = self.wide(self.call(node.target.name, *operands, **node.kwargs))
+            self.values[node] = self.call(node.target.name, *operands, **node.kwargs)
 
 
 def _rms_norm(writer: _Writer, x: fx.Node, weight: fx.Node, *, eps: float) -> fx.Node:

@@ -6,6 +6,7 @@ The matcher deals with what an author should not have to think of: operands of c
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isclose
 from typing import Any
 
 from torch import fx
@@ -220,7 +221,7 @@ def fits(spec: Any, node: Any, bound: Mapping[Any, Any]) -> dict[str, Any] | str
 def same_constant(wanted: Any, value: Any) -> bool:
     """Whether a constant of the graph is the pattern's: numbers by value (2 is 2.0), and floats nearly."""
     if {type(wanted), type(value)} in ({float}, {int, float}):
-        return value == wanted or abs(value - wanted) <= CONSTANT_TOLERANCE * abs(wanted)
+        return isclose(value, wanted, rel_tol=CONSTANT_TOLERANCE)
     return type(wanted) is type(value) and bool(wanted == value)
 
 

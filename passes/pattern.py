@@ -129,7 +129,8 @@ def build_pattern(function: Callable[..., Any], owner: object) -> Pattern:
                     raise TypeError(f"{function.__qualname__}: {call} changes a state; return the changed state too")
             return Pattern(parameters, outputs, output, sum(isinstance(t, Call) for t in reached))
     raise TypeError(
-        f"{function.__qualname__}: one of its outputs must be computed from all others; return that one too"
+        f"{function.__qualname__}: one of its outputs must be computed from all others; return that one too, "
+        "or, of an op with several results, the call itself"
     )
 
 

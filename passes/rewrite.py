@@ -11,7 +11,9 @@ from typing import Any, ClassVar
 from torch import fx
 
 from ..compiler.ir.program import Program, is_call, mutates_state, type_of
-from .base import Numerics, Pass, Stage, declare
+from ..compiler.ir.types import PagedType
+from ..compiler.ops import OPS
+from .base import Numerics, Pass, Stage, declare, several
 from .examples import check_example
 from .gain import SiteCosts, site_costs
 from .matcher import Attempt, Bound, Matcher, show
@@ -107,16 +109,17 @@ class Rewrite(Pass):
             news = self._replacement(m, recorder)
             before = _place(m)
             if type(self).gain is not Rewrite.gain:
-                gained = self.gain(m, site_costs(rewriter.costs, m.dying(), recorder.calls))
+                gained = self.gain(m, site_costs(rewriter.costs, m.dying(), news))
                 if gained <= 0:
-                    raise Refused(f"it would cost {-gained * 1e6:.2g} us")
+                    raise Refused(f"it would cost {-gained * 1e6:.2g} us" if gained < 0 else "it saves nothing")
         except (Refused, IllTyped) as refused:
             if attempt.depth <= pattern.calls:
                 attempt.depth, attempt.reason, attempt.reached = pattern.calls + 1, str(refused), calls_of(bound)
             return None
         rewriter.at(before, like=root)
         written: dict[Any, fx.Node] = {}
-        rewriter.replace({old: write(rewriter, new.handle, written) for old, new in zip(m.outputs, news, strict=True)})
+        sides = {old: write(rewriter, new.handle, written) for old, new in zip(m.outputs, news, strict=True)}
+        rewriter.replace(sides, inputs=[v for v in m.bound.values() if isinstance(v, fx.Node)])
         for node in reversed(m.inside):
             if node not in rewriter.erased and not node.users and not mutates_state(node):
                 rewriter.erase(node)
@@ -212,6 +215,10 @@ def _place(m: Match) -> fx.Node:
         late = [u for u in state.users if u not in m.inside and not u < place]
         if late:
             raise Refused(f"{show(late[0])} reads the state before {show(call)} changes it")
+    for state in {n for call in m.inside for n in call.all_input_nodes if isinstance(type_of(n), PagedType)}:
+        for change in (u for u in state.users if mutates_state(u) and u not in m.inside):
+            if not place < change:
+                raise Refused(f"{show(change)} changes a state that the replacement would read after it")
     return place
 
 
@@ -235,8 +242,12 @@ def rewrite(
     ``landmark``: an op that has no business outside this pattern; every one left is a near miss.
 
     The pattern is built and every example is run on types at once, so that a rewrite whose sides disagree cannot be
-    imported: TypeError says which example and why.
+    imported: TypeError says which example and why. So what the class uses stands above it in its module.
     """
+    through = (("cast",) if numerics != "exact" else ()) if through is None else through
+    for op in (*(through if isinstance(through, tuple) else (through,)), *filter(None, [landmark])):
+        if op not in OPS:
+            raise TypeError(f"through and landmark name ops, through a tuple of them; there is no op {op!r}")
     decorate = declare(
         Rewrite,
         stage=stage,
@@ -246,7 +257,7 @@ def rewrite(
         after=after,
         counts_as=counts_as,
         name=name,
-        through=(("cast",) if numerics != "exact" else ()) if through is None else through,
+        through=several(through),
         shared=shared,
         landmark=landmark,
     )

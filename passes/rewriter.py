@@ -1,6 +1,6 @@
 """A pass's hands on one function: it emits, replaces, and says where it matched and where it nearly did."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..compiler.ir.op import Op
 from ..compiler.ir.program import Function, Program, Weight, emit, emit_weight, mutates_state
 from ..compiler.ir.region import Region, extract
 from ..compiler.ops import OPS
+from .ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Rewriter:
         self.regions: dict[str, Region] = {}
         """Replacements made, one for each structure, by the text of both sides."""
         self.erased: set[fx.Node] = set()
+        self.ledger = Ledger(program, self.graph)
         self._limit = limit
         self._created: set[fx.Node] = set()
         """Calls emitted since the last replacement: its new side."""
@@ -78,9 +80,12 @@ class Rewriter:
         self.program.weights[name] = weight
         return emit_weight(self.graph, self.program, name)
 
-    def replace(self, replacements: Mapping[fx.Node, fx.Node]) -> None:
-        """Let every reader of each old value read its new one: one match, whose pair is remembered for comparison."""
-        region = extract(self.program, list(replacements), list(replacements.values()), self._created)
+    def replace(self, replacements: Mapping[fx.Node, fx.Node], inputs: Iterable[fx.Node] = ()) -> None:
+        """Let every reader of each old value read its new one: one match, whose pair is remembered for comparison.
+
+        ``inputs``: values that both sides are computed from, where the new side may do without some of them.
+        """
+        region = extract(self.program, list(replacements), list(replacements.values()), self._created, inputs)
         try:
             self.matched(next(iter(replacements)))
         except LimitReached:
@@ -88,6 +93,8 @@ class Rewriter:
                 if not node.users:  # a change of state among them would else never be dead
                     self.erase(node)
             raise
+        for old, new in replacements.items():
+            self.ledger.replaced(old, new, self._created)
         self._created.clear()
         self.regions.setdefault(region.key, region)
         for old, new in replacements.items():

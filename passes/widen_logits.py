@@ -11,9 +11,12 @@ class WidenLogits:
     """``div(linear(x, w): bf16, 30.0) ...``   ==>   ``div(linear(x, w, out_dtype=f32): f32, 30.0) ...``"""
 
     def run(self, rewriter: Rewriter) -> None:
-        (logits,) = rewriter.function.outputs
-        if type_of(logits).dtype == "f32":
-            return
+        function = rewriter.function
+        for name, result in zip(function.results, function.outputs, strict=True):
+            if (name == "logits" or len(function.results) == 1) and type_of(result).dtype != "f32":
+                self.widen(rewriter, result)
+
+    def widen(self, rewriter: Rewriter, logits: fx.Node) -> None:
         chain = [logits]
         while not is_call(chain[-1], "linear"):
             node = chain[-1]
@@ -21,8 +24,8 @@ class WidenLogits:
             inputs = node.all_input_nodes
             if not pointwise or len(inputs) != 1:
                 rewriter.miss(logits, f"{node.name} is not a pointwise op of one value over a linear; cast at the end")
-                output = rewriter.function.output
-                output.replace_input_with(logits, rewriter.at(output).emit("cast", logits, dtype="f32"))
+                place = rewriter.function.output
+                rewriter.replace({logits: rewriter.at(place).emit("cast", logits, dtype="f32")})
                 return
             chain.append(inputs[0])
         linear = chain.pop()
@@ -52,6 +55,5 @@ class WidenLogits:
             x="bf16[R, 64]",
             y="bf16[R, 96]",
             head="weight bf16[96, 64]",
-            rejects="is not a pointwise op of one value over a linear",
         ),
     )

@@ -1,4 +1,4 @@
-"""How long a launch, or a step, takes by a machine's profile: no measuring, no torch, microseconds to evaluate.
+"""How long a launch, or a step, takes by a machine's profile: no measuring, no torch.
 
     seconds = overhead + (streaming^P + (handling + arithmetic)^P)^(1/P) / busy
 
@@ -10,7 +10,7 @@ of this kind were seen to reach. ``busy``: the share of the threads that have so
 from bisect import bisect
 from collections.abc import Iterable
 from math import ceil, log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .artifact.counts import Sizes, evaluate
 from .artifact.schema import FunctionPlan, Plan, Work
@@ -76,21 +76,28 @@ def launch_seconds(
 def rated_seconds(at_ceilings: Parts, rates: Rates) -> float:
     """Seconds of a launch of a kind that gets as far as ``rates``."""
     core = at_ceilings.handling / rates.handling + at_ceilings.arithmetic / rates.arithmetic
-    streaming = at_ceilings.streaming / rates.streaming
-    return rates.overhead + float((streaming**OVERLAP + core**OVERLAP) ** (1 / OVERLAP)) * at_ceilings.idle
+    return float(combined(rates.overhead, at_ceilings.streaming / rates.streaming, core, at_ceilings.idle))
 
 
-def footprint_of(works: Iterable[Work], sizes: Sizes) -> float:
-    """Bytes that a step of these launches touches: all weights and states, and the values of its widest launch."""
+def combined(overhead: Any, streaming: Any, core: Any, idle: Any) -> Any:
+    """The formula above, of numbers or of arrays of them; fitting uses it too."""
+    return overhead + (streaming**OVERLAP + core**OVERLAP) ** (1 / OVERLAP) * idle
+
+
+def footprint_of(works: Iterable[tuple[Work, int]], sizes: Sizes) -> float:
+    """Bytes that a step touches: all weights and states, and the values of its widest launch.
+
+    ``works``: what launches do, and how many do each.
+    """
     streamed, widest = 0.0, 0.0
-    for work in works:
-        streamed += evaluate(work.streamed, sizes)
+    for work, count in works:
+        streamed += count * evaluate(work.streamed, sizes)
         widest = max(widest, evaluate(work.read, sizes) + evaluate(work.write, sizes))
     return streamed + widest
 
 
 class StepCost:
-    """Predicts steps of one engine. Made once; ``seconds`` costs microseconds."""
+    """Predicts steps of one engine: made once, as ``seconds`` looks at every different launch."""
 
     def __init__(self, plan: Plan, profile: Profile, functions: tuple[str, ...] = ("forward", "sample")) -> None:
         """``functions``: of the plan, those that a step runs. A launch whose op states no cost counts as a bare one."""
@@ -102,7 +109,7 @@ class StepCost:
         """Seconds of a step of these sizes, from the engine's door and back."""
         total = self.profile.ceilings.step + self._bare * self.profile.ceilings.launch
         for works in self._works:
-            footprint = footprint_of((w for w, count in works for _ in range(count)), sizes)
+            footprint = footprint_of(works, sizes)
             total += sum(count * launch_seconds(w, self.profile, sizes, footprint, threads) for w, count in works)
         return total
 
@@ -115,8 +122,3 @@ def _grouped(function: FunctionPlan) -> list[tuple[Work, int]]:
             key = work.model_dump_json()
             found[key] = (work, found.get(key, (work, 0))[1] + 1)
     return list(found.values())
-
-
-def predict_step(plan: Plan, profile: Profile, sizes: Sizes) -> float:
-    """Seconds of a step of these sizes: the forward plan, then sampling."""
-    return StepCost(plan, profile).seconds(sizes)

@@ -99,7 +99,7 @@ def kernel_costs(times: tuple[KernelTime, ...], sizes: Sizes, profile: Profile, 
     for time in times:
         if time.work is not None:
             functions[time.function].append(time.work)
-    footprints = {name: footprint_of(works, sizes) for name, works in functions.items()}
+    footprints = {name: footprint_of(((work, 1) for work in works), sizes) for name, works in functions.items()}
     groups: dict[tuple[str, str], list[KernelTime]] = defaultdict(list)
     for time in times:
         groups[time.function, time.kernel].append(time)

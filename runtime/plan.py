@@ -79,6 +79,11 @@ class BoundPlan:
         for name, arena in self._arenas.items():
             self._set("arena", name, values=arena)
 
+    @property
+    def arenas(self) -> Mapping[str, np.ndarray]:
+        """The memory of values, by the symbol that it grows with."""
+        return self._arenas
+
     def set_weights(self, memory: np.ndarray) -> None:
         """``memory``: the bytes of the weight file, or a copy of them with the same offsets."""
         self._set("weights", values=memory)

@@ -21,7 +21,7 @@ class Lowered:
 
     def __init__(self, program: Program, weights: dict[str, torch.Tensor], work: Path) -> None:
         target = CpuTarget()
-        passes = [one for one in pass_list().passes if isinstance(one, target.lowering_passes())]
+        passes = [one for one in pass_list().passes if isinstance(one, target.passes())]
         self.program, self.reports = run(program, passes)
         bundle = target.emit(self.program, BuildOptions(isa=("native",)), work, lambda what: None)
         (work / "kernels").mkdir()

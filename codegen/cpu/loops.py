@@ -122,6 +122,8 @@ class LoopWriter:
     def reduced(self, node: fx.Node) -> str:
         """The value of a reduction; the passes over the row that make it are written."""
         (operand,) = node.args
+        if isinstance(type_of(operand).shape[-1], Dim):
+            raise ValueError(f"the {node.target.name} of {type_of(operand)} goes across rows, which no loop does")
         function, neutral, joined = REDUCTIONS[node.target.name]
         length = row_length(operand)
         parts = []

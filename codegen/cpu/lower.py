@@ -67,10 +67,15 @@ def _function(
         call = KernelCall(program, function.name, node, given)
         try:
             provider(call)
-        except ValueError as error:
+        except Exception as error:  # kernels may be a plugin's
             raise XllmcError(
-                f"cannot lower {node.name} ({node.meta.get('where', '')}) to a CPU kernel: {error}"
+                f"cannot lower {node.name} ({node.meta.get('where', '')}) to a CPU kernel of op {node.target.name}: "
+                f"{error if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'}"
             ) from error
+        if not call.template and not call.definition:
+            raise XllmcError(
+                f"the CPU kernel of op {node.target.name} says nothing; it must call instantiate or define"
+            )
         kernel = kernels.setdefault(
             call.text, Kernel(_name(call, kernels), call.text, node.meta.get("where") or node.name)
         )

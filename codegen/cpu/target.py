@@ -10,8 +10,10 @@ from ...passes.api import Pass, pass_types
 from ...passes.fuse_epilogue import FuseEpilogue
 from ...passes.group_loops import GroupLoops
 from ...passes.pack_weights import PackWeights
+from ...runtime.artifact.schema import KernelLibrary, Plan
 from ...runtime.artifact.version import xllmc_version
-from .lower import lower
+from .kernel_check import check_brought
+from .lower import Lowered, lower
 from .toolchain import SOURCE, build, choose_levels, find_compiler
 
 
@@ -20,22 +22,37 @@ class CpuTarget:
 
     name = "cpu"
 
-    def lowering_passes(self) -> tuple[type[Pass], ...]:
+    def passes(self) -> tuple[type[Pass], ...]:
         return pass_types(FuseEpilogue, GroupLoops, PackWeights)
 
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         levels = choose_levels(options.isa)
         compiler = find_compiler()
         lowered = lower(program, xllmc_version())
-        headers = {f"include/xllmc/{name}": text for name, text in read_headers().items()}
-        headers |= {f"include/{path}": text for path, text in lowered.headers.items()}
-        for path, text in {SOURCE: lowered.source, **headers}.items():
-            place = work / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
+
+        def build_alone(one: Program, place: Path, level: str) -> tuple[KernelLibrary, Plan]:
+            alone = lower(one, xllmc_version())
+            write_sources(alone, place)
+            _, (library,) = build(place, SOURCE, [level], compiler, 1, progress)
+            return library.model_copy(update={"path": Path(library.path).name}), alone.plan
+
+        check_brought(program, work, build_alone, progress)
+        sources = write_sources(lowered, work)
         libraries, kernels = build(work, SOURCE, levels, compiler, options.jobs, progress)
-        sources = {f"kernels/{path}": text for path, text in {SOURCE: lowered.source, **headers}.items()}
-        return Bundle(lowered.plan, sources, libraries, kernels, {"c++": compiler.version})
+        shipped = {f"kernels/{path}": text for path, text in sources.items()}
+        return Bundle(lowered.plan, shipped, libraries, kernels, {"c++": compiler.version})
+
+
+def write_sources(lowered: Lowered, place: Path) -> dict[str, str]:
+    """Write what the compiler reads below ``place``; returns path to text."""
+    sources = {SOURCE: lowered.source}
+    sources |= {f"include/xllmc/{name}": text for name, text in read_headers().items()}
+    sources |= {f"include/{path}": text for path, text in lowered.headers.items()}
+    for path, text in sources.items():
+        file = place / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return sources
 
 
 def read_headers() -> dict[str, str]:

@@ -69,7 +69,7 @@ def traced(model: str, dtype: str, layers: int | None, plugins: bool) -> Program
         loaded.num_hidden_layers = layers
         if getattr(loaded, "layer_types", None):
             loaded.layer_types = loaded.layer_types[:layers]
-    family = family_named(loaded.model_type, plugins)
+    family, _ = family_named(loaded.model_type, plugins)
     return trace(loaded, TraceOptions(DTYPES[dtype], None, family.handlers)).program
 
 

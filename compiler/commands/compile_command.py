@@ -41,9 +41,6 @@ def compile_command(
     verify: Annotated[
         str, typer.Option(help="What each pass's result must stand: numeric, structure or off.")
     ] = "numeric",
-    profile: Annotated[
-        str, typer.Option(help="Whose numbers decide which rewrites are worth it: shipped, or machine.")
-    ] = "shipped",
     settings: Settings = None,
     disable: Disabled = None,
     plugins: Plugins = True,
@@ -62,7 +59,6 @@ def compile_command(
         passes=pass_settings(settings or (), disable or (), plugins, config),
         verification=verify,  # type: ignore[arg-type]  # which CompileOptions checks
         allow_missed=allow_missed,
-        profile=profile,  # type: ignore[arg-type]  # likewise
     )
     with unwinding_on_sigterm(), listening() as listener:
         result = compile_model(resolve_model(model), out, options, listener)

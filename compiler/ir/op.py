@@ -120,4 +120,9 @@ class Op:
     def result_type(self, *operands: Any, **attributes: Any) -> ValueType:
         if self.infer is None:
             raise TypeError(f"op {self.name} has no type rule; register one with @{self.name}.fake")
-        return self.infer(*operands, **attributes)
+        try:
+            return self.infer(*operands, **attributes)
+        except TypeError:
+            raise
+        except Exception as error:  # ops may be foreign code
+            raise TypeError(f"the type rule of op {self.name} failed: {type(error).__name__}: {error}") from error

@@ -45,18 +45,25 @@ class Region:
         return f"@{anonymous(self.weights[weight].recipe)}"
 
 
-def extract(program: Program, old: list[fx.Node], new: list[fx.Node], created: Iterable[fx.Node]) -> Region:
+def extract(
+    program: Program,
+    old: list[fx.Node],
+    new: list[fx.Node],
+    created: Iterable[fx.Node],
+    boundary: Iterable[fx.Node] = (),
+) -> Region:
     """The region between values common to both sides and the replaced values.
 
     The new side reaches back through the calls the pass created (its roots at least one call deep); where it stops are
-    the region's inputs. The old side reaches back to those.
+    the region's inputs. The old side reaches back to those, and to ``boundary``: values known to be inputs of both,
+    even if the new side does without them.
     """
     made = set(created)
     frontier: dict[fx.Node, None] = {}
     for root in new:
         for argument in _expand(root, lambda n: n in made):
             frontier[argument] = None
-    for node in _leaves(old, set(frontier)):
+    for node in _leaves(old, set(frontier), set(boundary) - set(old)):
         frontier[node] = None
     inputs = list(frontier)
     names = tuple(_name(n) for n in inputs)
@@ -81,8 +88,8 @@ def _expand(root: fx.Node, inside: Callable[[fx.Node], bool]) -> list[fx.Node]:
     return list(leaves)
 
 
-def _leaves(roots: list[fx.Node], frontier: set[fx.Node]) -> list[fx.Node]:
-    """Function inputs and weights that the old side reads besides the frontier."""
+def _leaves(roots: list[fx.Node], frontier: set[fx.Node], boundary: set[fx.Node]) -> list[fx.Node]:
+    """Function inputs, weights and values of the boundary that the old side reads besides the frontier."""
     leaves: dict[fx.Node, None] = {}
     stack, seen = list(roots), set()
     while stack:
@@ -91,8 +98,8 @@ def _leaves(roots: list[fx.Node], frontier: set[fx.Node]) -> list[fx.Node]:
             continue
         seen.add(node)
         if len(seen) > LARGEST:
-            raise ValueError(f"the replacement of %{roots[0].name} shares no inputs with what it replaces")
-        if node.op == "call_function":
+            raise ValueError(f"the replacement of %{roots[0].name} reads nothing that what it replaces is made of")
+        if node.op == "call_function" and node not in boundary:
             stack.extend(node.all_input_nodes)
         else:
             leaves[node] = None

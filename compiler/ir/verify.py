@@ -8,9 +8,6 @@ from .op import Op
 from .program import Function, Program, mutates_state, retype
 from .types import PagedType
 
-GROUPED_STAGE = "lowered"
-"""From here on, pointwise ops and row reductions stand in loops only."""
-
 
 class VerificationError(Exception):
     """The program breaks a rule; the message names function, value and rule."""
@@ -66,8 +63,6 @@ def _call_faults(program: Program, node: fx.Node) -> Iterator[str]:
     if not isinstance(node.target, Op):
         yield f"%{node.name} calls {node.target}, which is not a registered op"
         return
-    if program.stage == GROUPED_STAGE and node.target.looped:
-        yield f"%{node.name}: op {node.target.name} must stand in a loop at stage {program.stage}"
     try:
         inferred = retype(node)
     except TypeError as error:

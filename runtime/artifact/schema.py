@@ -193,6 +193,8 @@ class PluginRecord(Record):
     """Its passes, with how often each matched."""
     target: str = ""
     """The target it brought, if the engine is for that one."""
+    family: str = ""
+    """The model family it told of, if the model is of that one."""
 
 
 class Manifest(Record):
@@ -210,8 +212,6 @@ class Manifest(Record):
     plugins: tuple[PluginRecord, ...] = ()
     declared_matches: dict[str, int] = Field(default_factory=dict)
     """Pass name to how many sites the model's family says it must match."""
-    profile: str = ""
-    """The machine whose numbers decided which rewrites are worth it."""
     kernels: tuple[KernelLibrary, ...]
     graphs: dict[str, str]
     """Stage to its text file."""

@@ -147,5 +147,5 @@ def test_an_embedding_stored_in_panels_reads_a_cache_line_for_each_pair():
 
 def test_weights_of_a_program_are_the_footprint():
     text = "func forward(%x: f32[T, 16]) -> (y) {\n  %y: f32[T, 64] = linear(%x, @w, none)\n  return %y\n}"
-    model = CostModel.for_program(program(text, ["w [64, 16]"]), generic_profile())
+    model = CostModel.even_handed(program(text, ["w [64, 16]"]))
     assert model.footprint == 64 * 16 * 4

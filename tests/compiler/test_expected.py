@@ -8,7 +8,7 @@ from xllmc.compiler.pass_list import pass_list
 from xllmc.compiler.pipeline import PassReport
 from xllmc.models.families import FAMILIES
 from xllmc.passes.api import Site
-from xllmc.runtime.artifact.errors import XllmcError
+from xllmc.runtime.artifact.errors import OptionError, XllmcError
 
 from tests.commands import run_command
 from tests.compiler.installing import IMPATIENT, Plugins
@@ -55,8 +55,13 @@ def test_a_pass_that_runs_several_times_matches_as_often():
         check_expected({"a": 4}, [report("a", 1, ("early",)), report("a", 2, ("late",))], "llama")
 
 
-def test_a_pass_that_did_not_run_is_not_expected():
-    check_expected({"a": 3}, [report("b", 1)], "llama")
+def test_a_pass_that_was_left_out_is_not_expected():
+    check_expected({"a": 3}, [report("b", 1)], "llama", left_out=("a",))
+
+
+def test_a_pass_that_there_is_not_is_an_error():
+    with pytest.raises(OptionError, match="family llama declares 3 matches of pass a, but there is no such pass"):
+        check_expected({"a": 3}, [report("b", 1)], "llama")
 
 
 # --- a compile

@@ -192,14 +192,47 @@ def test_a_replacement_that_cannot_be_run_is_named_by_pass_and_site():
 def breaks(rewriter: Rewriter) -> None:
     """Leaves a value with a wrong type behind."""
     first = rewriter.calls("sub")[0]
-    first.meta["type"] = first.meta["type"].with_dtype("bf16")
+    new = rewriter.at(first).emit("sub", *first.args)
+    new.meta["type"] = new.meta["type"].with_dtype("bf16")
+    rewriter.replace({first: new})
 
 
 def test_an_invalid_program_is_refused_by_the_pass_that_made_it():
     before = program(TEXT, ["w [16]"])
-    with pytest.raises(PassError, match="pass breaks made an invalid program: forward: %a is recorded as bf16"):
+    with pytest.raises(PassError, match="pass breaks made an invalid program: forward: %sub is recorded as bf16"):
         run_pass(before, breaks())
     run(before, [])
+
+
+def by_attribute(rewriter: Rewriter) -> None:
+    (norm,) = rewriter.calls("rms_norm")
+    norm.kwargs = {"eps": 0.1}
+
+
+def by_operand(rewriter: Rewriter) -> None:
+    first = rewriter.calls("sub")[0]
+    first.args = first.args[::-1]
+
+
+def by_output(rewriter: Rewriter) -> None:
+    output = rewriter.function.output
+    new = rewriter.at(output).emit("neg", rewriter.function.outputs[0])
+    output.replace_input_with(rewriter.function.outputs[0], new)
+
+
+def by_weight(rewriter: Rewriter) -> None:
+    weight = rewriter.program.weights["w"]
+    doubled = Recipe.of("add_scalar", weight.recipe, value=1.0)
+    rewriter.program.weights["w"] = Weight(weight.type, doubled)
+
+
+@pytest.mark.parametrize("change", [by_attribute, by_operand, by_output, by_weight])
+def test_a_change_that_no_check_would_see_is_refused(change):
+    """Only what goes through ``replace`` is compared with what stood there."""
+    change.__doc__ = "Changes the program behind the rewriter's back."
+    sly = graph_pass(stage="fused", name="sly")(change)
+    with pytest.raises(PassError, match=r"pass sly changed the program outside of rewriter\.replace"):
+        run_pass(program(TEXT, ["w [16]"]), sly())
 
 
 def test_weights_that_nothing_reads_any_more_are_dropped():

@@ -22,7 +22,7 @@ from xllmc.codegen.cpu.target import CpuTarget
 class Other(CpuTarget):
     name = "{name}"
 
-    def lowering_passes(self):
+    def passes(self):
         return ()
 """
 
@@ -122,7 +122,7 @@ def test_an_option_of_a_plugins_pass_is_set(plugins):
 # --- targets
 
 
-def test_a_target_brings_its_own_lowering_passes(plugins):
+def test_a_target_brings_its_own_passes(plugins):
     plugins.install("acme", TARGET.format(name="tpu"), targets="acme:Other")
     target, origin = target_named("tpu")
     assert (target.name, str(origin)) == ("tpu", "acme 1.0")
@@ -153,10 +153,18 @@ def test_a_plugin_brings_families_and_may_replace_ours(plugins, value):
     FAMILY = Family("llama", {"fuse-linears": "3"})
     FAMILIES = (FAMILY, Family("acme", {}))
     """
-    assert family_named("llama").expected["fuse-linears"] == "layers"
+    assert family_named("llama")[0].expected["fuse-linears"] == "layers"
     plugins.install("acme", source, models=value)
-    assert family_named("llama") == Family("llama", {"fuse-linears": "3"})
-    assert family_named("unheard-of") == Family("unheard-of")
+    assert family_named("llama")[0] == Family("llama", {"fuse-linears": "3"})
+    assert family_named("unheard-of")[0] == Family("unheard-of")
+
+
+def test_two_plugins_cannot_bring_one_family(plugins):
+    source = 'from xllmc.models.family import Family\n\nFAMILY = Family("llama")\n'
+    plugins.install("acme", source, models="acme:FAMILY")
+    plugins.install("apex", source, models="apex:FAMILY")
+    with pytest.raises(OptionError, match=r"family llama is brought by acme .* and by apex "):
+        family_named("llama")
 
 
 # --- ours

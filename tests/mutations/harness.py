@@ -117,7 +117,7 @@ class Tally:
 
 def traced(model: TinyModel) -> Program:
     config = AutoConfig.for_model(model.family, **model.config)
-    return trace(config, TraceOptions(DTYPES[model.dtype], None, family_named(model.family).handlers)).program
+    return trace(config, TraceOptions(DTYPES[model.dtype], None, family_named(model.family)[0].handlers)).program
 
 
 def mutants_of(model: TinyModel, every_site: bool = False) -> Iterator[Mutant]:

@@ -1,6 +1,6 @@
 """A pass with one fault: at one of its sites, one edit is made to what it puts in."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,19 +42,20 @@ class MutatingRewriter(Rewriter):
     def __init__(self, rewriter: Rewriter, site: int, number: int, look: Callable[[Seen], None] | None = None) -> None:
         super().__init__(rewriter.program, rewriter.function, rewriter._limit, rewriter.costs)
         self.sites, self.regions, self.erased = rewriter.sites, rewriter.regions, rewriter.erased
+        self.ledger = rewriter.ledger
         self._given = frozenset(self.program.weights)
         self._site, self._number, self._look = site, number, look
 
-    def replace(self, replacements: Mapping[fx.Node, fx.Node]) -> None:
+    def replace(self, replacements: Mapping[fx.Node, fx.Node], inputs: Iterable[fx.Node] = ()) -> None:
         site = sum(s.matched for s in self.sites) + 1
         if site == self._site:
             replacements = self._mutated(dict(replacements))
         if self._look is None:
-            super().replace(replacements)
+            super().replace(replacements, inputs)
             return
         edits = tuple(self._edits(replacements))
         others, self.regions = self.regions, {}
-        super().replace(replacements)
+        super().replace(replacements, inputs)
         ((key, region),) = self.regions.items()
         others.setdefault(key, region)
         self.regions = others

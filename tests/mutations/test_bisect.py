@@ -68,6 +68,31 @@ def test_a_pass_that_raises_is_the_one():
     assert "nothing there" in found.reason
 
 
+@graph_pass(stage="fused")
+class LeavesWrongTypes:
+    """Leaves a value of a wrong type behind, which is noticed by whoever comes next."""
+
+    def run(self, rewriter: Rewriter) -> None:
+        node = rewriter.calls("sub")[0]
+        rewriter.matched(node)
+        node.meta["type"] = node.meta["type"].with_dtype("bf16")
+
+
+@graph_pass(stage="fused")
+class Minds:
+    """Fails on a sum of two dtypes, which is not its doing."""
+
+    def run(self, rewriter: Rewriter) -> None:
+        first = rewriter.calls("sub")[0]
+        rewriter.at(rewriter.function.output).emit("sub", first, rewriter.function.inputs[0])
+
+
+def test_a_pass_that_fails_on_what_another_left_is_not_accused():
+    found = bisect(program(TEXT), [Harmless(), LeavesWrongTypes(), Minds()])
+    assert found is not None
+    assert (found.pass_name, found.position) == ("leaves-wrong-types", 1)
+
+
 def test_ten_sampled_mutants_are_found_by_pass_and_site():
     planted = sample_mutants(10)
     assert len(planted) == 10

@@ -218,3 +218,15 @@ def test_matrices_go_into_panels():
     changed, _ = run_pass(program(text, ["tied [64, 16]"]), PackWeights())
     assert changed.weights["tied"].layout == "panels"
     assert changed.weights["tied"].stored.op == "pack_panels"
+
+
+def test_narrow_arithmetic_on_weights_is_folded_bit_for_bit():
+    """As it rounds in bfloat16, so it is stored: the float32 sum is another number, and not the model's."""
+    text = """
+    func forward(%x: bf16[T, 16]) -> (y) {
+      %a: bf16[16] = add(@w, 1.0)
+      %y: bf16[T, 16] = layer_norm(%x, %a, @w, eps=1e-05)
+      return %y
+    }"""
+    lines, report = after(FoldWeights(), program(text, ["w [16]"], "bf16"))
+    assert report.matches == 1 and "@w.add" in lines[0]

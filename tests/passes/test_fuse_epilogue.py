@@ -22,7 +22,7 @@ def test_a_scaled_product_added_to_a_residual():
       %y: bf16[T, 24] = add(%r, %m)"""
     assert fused(body)[0] == [
         "%linear: bf16[T, 24] = linear(%x, @w, none, %r, epilogue=(%0: f32[T, 24], %1: bf16[T, 24]) { "
-        '%2: f32[T, 24] = cast(%1, dtype="f32"); %3: f32[T, 24] = mul(%0, 0.22); %4: f32[T, 24] = add(%2, %3); '
+        '%2: f32[T, 24] = mul(%0, 0.22); %3: f32[T, 24] = cast(%1, dtype="f32"); %4: f32[T, 24] = add(%3, %2); '
         '%5: bf16[T, 24] = cast(%4, dtype="bf16"); return %5 })',
         "return %linear",
     ]

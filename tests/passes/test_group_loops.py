@@ -148,6 +148,43 @@ def test_a_view_that_keeps_rows_does_not_part_a_chain():
     assert "%reshape: f32[T, 1] = reshape(%get, shape=[T, 1])" in lines
 
 
+def test_a_view_of_an_outside_value_is_not_copied_for_its_other_readers():
+    body = """
+      %r: f32[T, 1, 16] = reshape(%x, shape=[T, 1, 16])
+      %y: f32[T, 1, 16] = exp(%r)
+      %z: f32[T, 1, 8] = linear(%r, @w, none)"""
+    lines = grouped(body, "%y, %z", weights=("w [8, 16]",))
+    assert "%loop = loop(%x): reshape exp -> 1" in lines
+    assert "%r: f32[T, 1, 16] = reshape(%x, shape=[T, 1, 16])" in lines
+
+
+def test_a_mean_over_tokens_is_no_loop():
+    body = """
+      %p: f32[T] = cast(%i, dtype="f32")
+      %m: f32[1] = mean(%p)
+      %y: f32[T] = mul(%p, %m)"""
+    assert any(" = mean(" in line for line in grouped(body, "%y", "%i: i32[T]"))
+
+
+def test_only_what_is_computed_with_is_widened():
+    body = """
+      %q: bf16[T, 16] = slice(%x, axis=1, start=0, stop=16)
+      %k: bf16[T, 32] = slice(%x, axis=1, start=16, stop=48)
+      %s: bf16[T, 16] = mul(%q, 0.25)
+      %f: f32[T, 16] = cast(%s, dtype="f32")
+      %g: f32[T, 16] = exp(%f)"""
+    lines, _ = after(
+        GroupLoops(), program(f"func forward(%x: bf16[T, 48]) -> (s, k, g) {{{body}\n return %s, %k, %g }}")
+    )
+    (loop,) = (line for line in lines if " = loop(" in line)
+    assert loop.endswith(
+        "body=(%0: bf16[T, 48]) { %1: bf16[T, 16] = slice(%0, axis=1, start=0, stop=16); "
+        '%2: bf16[T, 32] = slice(%0, axis=1, start=16, stop=48); %3: f32[T, 16] = cast(%1, dtype="f32"); '
+        '%4: f32[T, 16] = mul(%3, 0.25); %5: f32[T, 16] = exp(%4); %6: bf16[T, 16] = cast(%4, dtype="bf16"); '
+        "return %2, %6, %5 })"
+    )
+
+
 def test_other_rows_are_another_loop():
     body = """
       %a: f32[T, 16] = exp(%x)

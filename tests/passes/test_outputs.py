@@ -2,7 +2,7 @@
 
 import pytest
 from xllmc.compiler.pipeline import run_pass
-from xllmc.passes.api import Float, Int, State, Value, Values, example, ops, rewrite
+from xllmc.passes.api import Float, Int, Number, Size, State, Value, Values, Weight, example, ops, rewrite
 from xllmc.passes.fuse_add_rms_norm import FuseAddRMSNorm
 from xllmc.passes.fuse_qkv_write import FuseQKVWrite
 
@@ -132,3 +132,69 @@ def test_a_limit_leaves_later_layers_as_they_were():
     changed, report = run_pass(shown.program(), FuseQKVWrite(), limit=0)
     assert report.sites == ()
     assert statements(changed) == statements(shown.program())
+
+
+# --- an op with several results, as a whole
+
+
+@rewrite(stage="fused")
+class ExchangedSum:
+    """``add_rms_norm(x, r, w)``   ==>   ``add_rms_norm(r, x, w)``"""
+
+    def pattern(self, x: Row, r: Row, w: Weight[Value, "H"], eps: Number) -> Value:
+        return ops.add_rms_norm(x, r, w, eps=eps)
+
+    def replacement(self, x: Value, r: Value, w: Value, eps: float) -> Value:
+        return ops.add_rms_norm(r, x, w, eps=eps)
+
+    examples = (example(lambda x, r, w: ops.add_rms_norm(x, r, w, eps=1e-6)[1], x=ROW, r=ROW, w="weight f32[4]"),)
+
+
+def test_an_op_with_several_results_is_replaced_as_a_whole():
+    body = "%b: (f32[T, 4], f32[T, 4]) = add_rms_norm(%x, %z, @w, eps=1e-06)\n%y: f32[T, 4] = get(%b, index=1)"
+    lines, report = after(ExchangedSum(), program(forward(body), ["w [4]"]))
+    assert (report.matches, report.regions) == (1, 1)
+    assert "add_rms_norm(%z, %x, @w" in lines[0]
+
+
+def test_two_results_of_one_call_are_no_pattern():
+    with pytest.raises(TypeError, match="of an op with several results, the call itself"):
+
+        @rewrite(stage="fused")
+        class Both:
+            """Both results of one call."""
+
+            def pattern(self, x: Row, r: Row, w: Weight[Value, "H"], eps: Number) -> Values:
+                both = ops.add_rms_norm(x, r, w, eps=eps)
+                return both[0], both[1]
+
+            def replacement(self, x: Value, r: Value, w: Value, eps: float) -> Values:
+                both = ops.add_rms_norm(r, x, w, eps=eps)
+                return both[0], both[1]
+
+            examples = ()
+
+
+# --- deep models, and inputs that the new side does without
+
+
+@rewrite(stage="fused", numerics="exact")
+class FirstHalf:
+    """``slice(concat(a, b), 0:H)``   ==>   ``a``"""
+
+    def pattern(self, a: Float[Value, "T H"], b: Float[Value, "T H"], H: Size) -> Value:
+        return ops.slice(ops.concat(a, b, axis=1), axis=1, start=0, stop=H)
+
+    def replacement(self, a: Value) -> Value:
+        return a
+
+    examples = (example(lambda a, b: ops.slice(ops.concat(a, b, axis=1), axis=1, start=0, stop=4), a=ROW, b=ROW),)
+
+
+@pytest.mark.parametrize("depth", [3, 600])
+def test_an_input_that_the_new_side_drops_may_be_deeply_computed(depth):
+    deep = "\n".join(f"%d{i + 1}: f32[T, 4] = tanh(%{f'd{i}' if i else 'z'})" for i in range(depth))
+    body = f"{deep}\n%c: f32[T, 8] = concat(%x, %d{depth}, axis=1)\n%s: f32[T, 4] = slice(%c, axis=1, start=0, stop=4)"
+    lines, report = after(FirstHalf(), program(forward(f"{body}\n%y: f32[T, 4] = exp(%s)")))
+    assert (report.matches, report.regions) == (1, 1)
+    assert lines == ["%y: f32[T, 4] = exp(%x)", "return %y"]

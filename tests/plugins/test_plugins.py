@@ -69,7 +69,7 @@ def test_the_engine_runs_the_plugins_kernel(compiled: Compiled, engine_dir, mode
 def test_the_manifest_names_the_plugin(compiled: Compiled):
     manifest = read_manifest(compiled.engine)
     assert [p.model_dump() for p in manifest.plugins] == [
-        {"name": "acme-xllmc", "version": "1.4.0", "passes": {"acme-softcap": 1}, "target": ""}
+        {"name": "acme-xllmc", "version": "1.4.0", "passes": {"acme-softcap": 1}, "target": "", "family": "gemma2"}
     ]
     (record,) = [p for p in manifest.passes if p.plugin]
     assert (record.name, record.plugin, record.matches) == ("acme-softcap", "acme-xllmc", 1)

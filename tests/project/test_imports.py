@@ -17,6 +17,9 @@ RULES: dict[str, tuple[str, ...]] = {
     "compiler.driver": ("compiler", "models", "runtime.artifact", "runtime.machine"),
     "compiler.ir": ("compiler.ir", "runtime.artifact"),
     "compiler.kernels_diff": ("compiler", "codegen", "models", "runtime.artifact"),
+    "codegen.cpu.kernel_check": ("codegen", "compiler", "runtime.artifact"),
+    "codegen.cpu.kernel_run": ("codegen", "runtime"),
+    "compiler.replay": ("compiler", "models", "passes.api", "runtime.artifact"),
     "compiler.ops": ("compiler.ops", "compiler.ir", "runtime.artifact"),
     "models": ("models", "compiler.ir", "compiler.ops", "runtime.artifact"),
     "passes": (

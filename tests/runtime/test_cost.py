@@ -12,7 +12,7 @@ from xllmc.runtime.artifact.counts import evaluate
 from xllmc.runtime.artifact.reader import read_plan
 from xllmc.runtime.artifact.schema import Work
 from xllmc.runtime.cli import run
-from xllmc.runtime.cost import DECODE, PREFILL, StepCost, bandwidth, launch_seconds, predict_step
+from xllmc.runtime.cost import DECODE, PREFILL, StepCost, bandwidth, launch_seconds
 from xllmc.runtime.machine import generic_profile
 
 PROFILE = generic_profile()
@@ -64,7 +64,7 @@ def test_one_row_keeps_one_thread_busy():
 def test_steps_of_an_engine(engine_dir):
     plan = read_plan(engine_dir("gemma2", "bf16"))
     assert all(launch.work is not None for function in plan.functions for launch in function.launches)
-    decode, prefill = (predict_step(plan, PROFILE, sizes) for sizes in (DECODE, PREFILL))
+    decode, prefill = (StepCost(plan, PROFILE).seconds(sizes) for sizes in (DECODE, PREFILL))
     assert PROFILE.ceilings.step < decode < prefill
     longer = StepCost(plan, PROFILE).seconds(DECODE | {"C": 5000})
     assert longer >= decode

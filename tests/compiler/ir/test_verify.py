@@ -88,11 +88,5 @@ def test_reading_a_state_that_was_changed_since():
     refused(made, "%y reads state %kv after %one changed it")
 
 
-def test_a_lone_pointwise_op_in_the_last_stage(simple):
-    made = program("func forward(%x: f32[T, 4]) -> (y) {\n %y: f32[T, 4] = silu(%x)\n return %y\n}")
-    made.stage = "lowered"
-    refused(made, "op silu must stand in a loop at stage lowered")
-
-
 def test_symbols_are_found():
     assert symbols_of(program(WRITES)) == {"T", "S", "S+1", "B"}
