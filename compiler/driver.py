@@ -166,7 +166,7 @@ def with_reproducer(error: PassError, listed: PassList, out: Path) -> XllmcError
     place.write_text(error.reproducer)
     origin = listed.origins[error.name]
     whose = f"plugin {origin}: " if origin.plugin else ""
-    return XllmcError(f"{whose}{error}; both sides are in {place}, and --skip-failed-pass leaves the pass out")
+    return XllmcError(f"{whose}{error}; what it did is in {place}, and --skip-failed-pass leaves the pass out")
 
 
 class Clock:

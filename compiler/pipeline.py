@@ -25,8 +25,10 @@ class PassError(XllmcError):
     def __init__(self, message: str, name: str, before: str, site: str = "") -> None:
         super().__init__(message)
         self.name = name
+        self.site = site
+        """Both sides of the replacement, where it came to one."""
         self.reproducer = f"{message}\n\n{site}\n\n{before}"
-        """The fault, both sides of the replacement, and the program before the pass, in text form."""
+        """The fault, the site, and the program before the pass, in text form."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def bisect_command(
     if as_json:
         print(json.dumps({"found": None if found is None else asdict(found)}))
     elif found is None:
-        print(f"{len(listed.passes)} passes, and none changes what {model} computes")
+        print(f"{len(listed.passes)} passes, and none changes what {model} computes; kernels were not run")
     else:
         print("\n".join(lines(found)))
     if found is not None:

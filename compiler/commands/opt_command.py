@@ -65,7 +65,8 @@ def opt_command(
     try:
         result, reports = run(program, chosen, RunOptions(verification=check), ran)  # type: ignore[arg-type]
     except PassError as error:
-        print(error.reproducer.split("\n\nprogram ")[0], file=sys.stderr)
+        if error.site:
+            print(error.site, file=sys.stderr)
         raise
     text = print_program(result)
     if out is not None:

@@ -143,8 +143,9 @@ def judge(mutant: Mutant) -> Verdict:
         run_pass(mutant.program, _forgetting(mutant.faulty, mutant.regions, left), RunOptions())
     except PassError as error:
         message = str(error)
-        ends = {"changed results": "results", "invalid program": "verifier"}
-        return Verdict(next((end for text, end in ends.items() if text in message), "error"), message)
+        ends = {"changed results": "results", "invalid program": "verifier", "cannot be run": "error"}
+        # Anything else would be a fault of the edit, which must not count as caught.
+        return Verdict(next(end for text, end in ends.items() if text in message), message)
     reason = equivalent(mutant.placed, mutant.program, left)
     return Verdict("equivalent", reason) if reason else Verdict("survived", "")
 
