@@ -27,8 +27,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from ..codegen.cpu.lower import lower
 from ..compiler.driver import family_named
-from ..compiler.pass_list import pass_list
-from ..compiler.pipeline import RunOptions, run
+from ..compiler.pipeline.listing import pass_list
+from ..compiler.pipeline.run import RunOptions, run
 from ..compiler.tiny_models import CONFIGS, TOKENS
 from ..models.config import load_config
 from ..models.trace import TraceOptions, eos_token_ids, trace

@@ -22,9 +22,9 @@ from ..runtime.artifact.schema import (
 from ..runtime.artifact.version import xllmc_version
 from ..runtime.artifact.writer import EngineWriter
 from .ir.program import Program, Weight
-from .pass_list import PassList
-from .pipeline import PassReport
-from .plugins import Origin
+from .pipeline.listing import PassList
+from .pipeline.plugins import Origin
+from .pipeline.run import PassReport
 from .progress import Listener
 from .target import Bundle
 from .weight_source import WeightSource

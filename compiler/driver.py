@@ -16,16 +16,16 @@ from ..runtime.artifact.writer import write_engine
 from ..runtime.machine import choose_profile
 from .assemble import entry_bytes, make_manifest, plugin_records, weight_entries, write_files, write_weights
 from .cost import DECODE, PREFILL, StepCost
-from .expected import check_expected
 from .functions import add_sampling
 from .ir.dims import whole
 from .ir.program import Program, Weight
 from .ir.text import print_program
 from .ir.verify import VerificationError, verify
 from .options import DTYPES, CompileOptions
-from .pass_list import PassList, pass_list, target_named
-from .pipeline import PassError, PassReport, RunOptions, run
-from .plugins import OWN_ORIGIN, Origin, installed_objects
+from .pipeline.expected import check_expected
+from .pipeline.listing import PassList, pass_list, target_named
+from .pipeline.plugins import OWN_ORIGIN, Origin, installed_objects
+from .pipeline.run import PassError, PassReport, RunOptions, run
 from .progress import Estimate, Listener, Silent
 from .target import BuildOptions
 from .weight_source import CheckpointSource, RandomSource, WeightSource

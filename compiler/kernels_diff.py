@@ -23,8 +23,8 @@ from .diff.changes import Change, changed_facts
 from .diff.kernels import KernelChange, compare_kernels, kernels_of
 from .functions import add_sampling
 from .options import DTYPES
-from .pass_list import PassSettings, pass_list
-from .pipeline import RunOptions, run
+from .pipeline.listing import PassSettings, pass_list
+from .pipeline.run import RunOptions, run
 from .tiny_models import TINY_MODELS, TinyModel
 
 BASELINE = "baseline.json"

@@ -13,7 +13,7 @@ import torch
 from ..runtime.artifact.errors import OptionError
 from .ir.op import Op, Traits
 from .ops import OPS
-from .plugins import installed_passes, installed_targets
+from .pipeline.plugins import installed_passes, installed_targets
 
 QUALIFIED = re.compile(r"\b(?:\w+\.)+(?=\w)")
 REQUIRED = inspect.Parameter.empty

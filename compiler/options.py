@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from ..runtime.artifact.errors import OptionError
-from .pass_list import PassSettings
-from .pipeline import Verification
+from .pipeline.listing import PassSettings
+from .pipeline.run import Verification
 
 DTYPES = {"bf16": "bf16", "fp32": "f32"}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from .pipeline import PassReport
+from .pipeline.run import PassReport
 
 
 @dataclass(frozen=True)

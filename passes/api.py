@@ -25,16 +25,16 @@ from ..compiler.ir.program import is_call, is_weight, mutates_state, type_of
 from ..compiler.ir.types import PagedType, TensorType
 from ..compiler.ops.registry import op
 from ..compiler.ops.typing import elements, require, traffic
-from .base import STAGES, Numerics, Pass, Stage, pass_types
-from .examples import Example, check_example, example
-from .gain import SiteCosts
-from .graph_pass import graph_pass
-from .matcher import show
-from .pattern import optional
-from .rewrite import Match, Rewrite, rewrite
-from .rewriter import LimitReached, Rewriter, Site
-from .signature import Attribute, Float, Int, Number, OneOf, Size, State, Tensor, Weight
-from .values import Value, ops, recipes
+from .authoring.base import STAGES, Numerics, Pass, Stage, pass_types
+from .authoring.examples import Example, check_example, example
+from .authoring.gain import SiteCosts
+from .authoring.graph_pass import graph_pass
+from .authoring.matcher import show
+from .authoring.pattern import optional
+from .authoring.rewrite import Match, Rewrite, rewrite
+from .authoring.rewriter import LimitReached, Rewriter, Site
+from .authoring.signature import Attribute, Float, Int, Number, OneOf, Size, State, Tensor, Weight
+from .authoring.values import Value, ops, recipes
 
 Values = tuple[Value, ...]
 """Several results."""

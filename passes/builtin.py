@@ -1,6 +1,6 @@
 """The passes that xllmc brings for every target."""
 
-from .base import Pass, pass_types
+from .authoring.base import Pass, pass_types
 from .canonicalize import Canonicalize
 from .fold_weights import FoldWeights
 from .fuse_activation import FuseActivation

@@ -9,7 +9,7 @@ from ..compiler.ir.program import type_of
 from ..compiler.ops import OPS
 from ..compiler.ops.epilogue import suits_epilogue
 from .api import Rewriter, example, graph_pass, ops
-from .gain import Call, call_of, pays
+from .authoring.gain import Call, call_of, pays
 from .loop_body import make_body
 
 PRODUCERS = ("linear", "embedding")

@@ -4,7 +4,7 @@ from torch import fx
 
 from ..runtime.artifact.recipe import Recipe
 from .api import Rewriter, WeightEntry, example, graph_pass, is_weight, ops, type_of
-from .recording import joined_name
+from .authoring.recording import joined_name
 
 
 @graph_pass(stage="fused", after=("fuse-gated-linear", "fuse-activation"))

@@ -14,8 +14,8 @@ from ..compiler.ir.dims import Dim, Size
 from ..compiler.ir.program import is_call, type_of
 from ..compiler.ir.types import TensorType
 from .api import Rewriter, example, graph_pass, ops
+from .authoring.gain import Call, call_of, pays
 from .clusters import Clusters
-from .gain import Call, call_of, pays
 from .loop_body import NORMS, LoopBody, make_body
 
 LARGEST = 64

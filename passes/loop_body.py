@@ -13,7 +13,7 @@ from ..compiler.ir.body import Body
 from ..compiler.ir.program import emit, is_call, type_of
 from ..compiler.ir.text import print_body
 from ..compiler.ops import OPS
-from .gain import Call
+from .authoring.gain import Call
 
 NORMS = ("rms_norm", "layer_norm", "add_rms_norm", "add_layer_norm")
 """Ops that have kernels of their own, and may stand in a loop too."""

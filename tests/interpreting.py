@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from xllmc.compiler.check.samples import to_torch
 from xllmc.compiler.ir.interpret import run_function
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ops.attention import PagedCache
-from xllmc.compiler.samples import to_torch
 from xllmc.compiler.weight_source import CheckpointSource
 from xllmc.runtime.artifact.pages import PAGE_TOKENS
 from xllmc.runtime.artifact.recipe import Recipe, Tensor, evaluate

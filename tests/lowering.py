@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from xllmc.codegen.cpu.target import CpuTarget
 from xllmc.compiler.ir.program import Program
-from xllmc.compiler.pass_list import pass_list
-from xllmc.compiler.pipeline import run
+from xllmc.compiler.pipeline.listing import pass_list
+from xllmc.compiler.pipeline.run import run
 from xllmc.compiler.target import BuildOptions
 from xllmc.runtime.artifact.dtypes import ITEM_BYTES
 from xllmc.runtime.library import Kernels

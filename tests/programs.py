@@ -9,7 +9,7 @@ from xllmc.compiler.ir.text import print_function
 from xllmc.compiler.ir.types import TensorType, TupleType
 from xllmc.compiler.ir.verify import verify
 from xllmc.compiler.ops import OPS
-from xllmc.compiler.pipeline import PassReport, run_pass
+from xllmc.compiler.pipeline.run import PassReport, run_pass
 from xllmc.passes.api import Pass
 
 FACTS = (

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import fx
 
-from ...compiler.check import SLACK, relative_error
+from ...compiler.check.compare import SLACK, relative_error
+from ...compiler.check.samples import Samples
 from ...compiler.ir.program import Function, Program, Weight, emit, emit_weight, is_weight, type_of
 from ...compiler.ir.types import PagedType, TensorType, TupleType
 from ...compiler.ops import OPS
-from ...compiler.samples import Samples
 from ...runtime.artifact.errors import XllmcError
 from ...runtime.artifact.isa import supported_isas
 from ...runtime.artifact.recipe import Recipe, Tensor, pack_panels

@@ -13,12 +13,12 @@ from ...models.config import load_config
 from ...models.hub import resolve_model
 from ...models.trace import TraceOptions, trace
 from ...runtime.artifact.errors import OptionError
-from ..bisect import TOLERANCE, Found, bisect
+from ..check.bisect import TOLERANCE, Found, bisect
 from ..driver import family_named
 from ..ir.program import Program
 from ..options import DTYPES
-from ..pass_list import pass_list
-from ..pass_settings import pass_settings
+from ..pipeline.listing import pass_list
+from ..pipeline.settings import pass_settings
 from .opt_command import read_program
 from .pass_options import AsJson, Config, Disabled, Plugins, Settings
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from ...models.hub import resolve_model
 from ..driver import compile_model
 from ..options import CompileOptions
-from ..pass_settings import pass_settings
+from ..pipeline.settings import pass_settings
 from .compile_summary import closing_line, notes, pass_table, summary
 from .pass_options import Config, Disabled, Plugins, Settings
 from .progress_bars import listening, unwinding_on_sigterm

@@ -10,8 +10,8 @@ import typer
 
 from ...runtime.artifact.errors import OptionError, XllmcError
 from ...runtime.cost_command import measured_steps
-from ..pipeline import PassReport
-from ..replay import Replay, replay
+from ..pipeline.replay import Replay, replay
+from ..pipeline.run import PassReport
 from ..report.explain import explain_html
 from ..report.steps import Costs, NearMiss, Step
 

@@ -14,9 +14,9 @@ from ..ir.program import Program
 from ..ir.text import diff_programs, print_program
 from ..ir.verify import VerificationError, verify
 from ..ops import OPS
-from ..pass_list import pass_list
-from ..pass_settings import pass_settings
-from ..pipeline import PassError, PassReport, RunOptions, run
+from ..pipeline.listing import pass_list
+from ..pipeline.run import PassError, PassReport, RunOptions, run
+from ..pipeline.settings import pass_settings
 from .pass_options import AsJson, Config, Plugins, Settings
 
 

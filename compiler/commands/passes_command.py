@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...passes.api import Pass
-from ..pass_examples import ExampleResult, run_examples
-from ..pass_list import PassList, pass_list
-from ..pass_settings import pass_settings
+from ..pipeline.examples import ExampleResult, run_examples
+from ..pipeline.listing import PassList, pass_list
+from ..pipeline.settings import pass_settings
 from .pass_options import AsJson, Config, Disabled, Plugins, Settings
 
 FAILED = 1

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ..pipeline import PassReport
+from ..pipeline.run import PassReport
 from ..progress import Estimate, Listener, Silent
 
 

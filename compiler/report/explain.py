@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...runtime.artifact.reader import read_manifest, read_plan
-from ..replay import read_traced
+from ..pipeline.replay import read_traced
 from .data import make_report
 from .kernels import read_sources
 from .page import write_report

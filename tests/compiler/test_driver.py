@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from xllmc.compiler.driver import compile_model
 from xllmc.compiler.options import CompileOptions
-from xllmc.compiler.pipeline import PassReport
+from xllmc.compiler.pipeline.run import PassReport
 from xllmc.compiler.progress import Silent
 from xllmc.runtime.artifact.errors import ArtifactError, CheckpointError, OptionError
 from xllmc.runtime.engine import Engine

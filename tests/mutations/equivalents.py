@@ -2,7 +2,7 @@
 
 import torch
 from torch import fx
-from xllmc.compiler.check import in_float32, inputs_of, samples_of, values_of
+from xllmc.compiler.check.compare import in_float32, inputs_of, samples_of, values_of
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.region import Region
 from xllmc.compiler.ir.widen import widened

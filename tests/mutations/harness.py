@@ -10,8 +10,8 @@ from xllmc.compiler.driver import family_named
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.region import Region
 from xllmc.compiler.options import DTYPES
-from xllmc.compiler.pass_list import pass_list
-from xllmc.compiler.pipeline import PassError, RunOptions, run_pass
+from xllmc.compiler.pipeline.listing import pass_list
+from xllmc.compiler.pipeline.run import PassError, RunOptions, run_pass
 from xllmc.compiler.tiny_models import TinyModel
 from xllmc.models.trace import TraceOptions, trace
 from xllmc.passes.api import Pass, Rewriter

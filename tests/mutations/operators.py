@@ -11,12 +11,12 @@ from itertools import combinations
 from typing import Any, get_args
 
 from torch import fx
+from xllmc.compiler.check.samples import Step
 from xllmc.compiler.ir.body import Body
 from xllmc.compiler.ir.dims import Dim, Size
 from xllmc.compiler.ir.op import Op
 from xllmc.compiler.ir.program import is_call, is_weight, type_of
 from xllmc.compiler.ir.types import TensorType
-from xllmc.compiler.samples import Step
 
 from tests.mutations.edits import Around, Edit, Make, Writer, fits
 from tests.mutations.recipe_edits import other_weights, recipe_edits

@@ -5,11 +5,11 @@ from collections import Counter
 from itertools import chain
 from typing import NamedTuple
 
-from xllmc.compiler.check import relative_error
+from xllmc.compiler.check.compare import relative_error
+from xllmc.compiler.check.samples import Samples
 from xllmc.compiler.ir.program import Program
-from xllmc.compiler.pass_list import pass_list
-from xllmc.compiler.pipeline import PassError, RunOptions, run
-from xllmc.compiler.samples import Samples
+from xllmc.compiler.pipeline.listing import pass_list
+from xllmc.compiler.pipeline.run import PassError, RunOptions, run
 from xllmc.compiler.tiny_models import TINY_MODELS
 from xllmc.passes.api import Pass
 

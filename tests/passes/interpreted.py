@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from xllmc.compiler.check import relative_error
+from xllmc.compiler.check.compare import relative_error
+from xllmc.compiler.check.samples import Samples
 from xllmc.compiler.ir.interpret import run_function
 from xllmc.compiler.ir.program import Program
 from xllmc.compiler.ir.types import PagedType
 from xllmc.compiler.ops.attention import PagedCache
-from xllmc.compiler.samples import Samples
 
 WIDE, NARROW = 1e-4, 2**-5
 """Relative errors that summing in another order, and rounding elsewhere, may bring to float32 and to bfloat16."""

@@ -1,9 +1,9 @@
 """Every installed pass does to its examples what they say, and their results stay what they were."""
 
 import pytest
-from xllmc.compiler.pass_list import pass_list
-from xllmc.compiler.pipeline import run_pass
-from xllmc.compiler.samples import Samples
+from xllmc.compiler.check.samples import Samples
+from xllmc.compiler.pipeline.listing import pass_list
+from xllmc.compiler.pipeline.run import run_pass
 from xllmc.passes.api import Example, Pass, Rewrite
 
 from tests.passes.interpreted import difference

@@ -1,6 +1,6 @@
 """Fusions: what each makes of a small graph, and what keeps it from fusing."""
 
-from xllmc.compiler.pipeline import run_pass
+from xllmc.compiler.pipeline.run import run_pass
 from xllmc.passes.fold_weights import FoldWeights
 from xllmc.passes.fuse_activation import FuseActivation
 from xllmc.passes.fuse_add_layer_norm import FuseAddLayerNorm

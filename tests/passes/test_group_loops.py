@@ -2,7 +2,7 @@
 
 import re
 
-from xllmc.compiler.pipeline import run_pass
+from xllmc.compiler.pipeline.run import run_pass
 from xllmc.passes.group_loops import GroupLoops
 
 from tests.programs import after, program

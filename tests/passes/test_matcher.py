@@ -8,8 +8,8 @@ import pytest
 from torch import fx
 from xllmc.compiler.ir.text import print_value
 from xllmc.passes.api import Attribute, Float, Int, Number, OneOf, Size, State, Tensor, Value, Weight, ops, optional
-from xllmc.passes.matcher import Attempt, Matcher
-from xllmc.passes.pattern import build_pattern
+from xllmc.passes.authoring.matcher import Attempt, Matcher
+from xllmc.passes.authoring.pattern import build_pattern
 
 from tests.programs import program
 

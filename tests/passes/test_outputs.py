@@ -1,7 +1,7 @@
 """Rewrites of several results, and of states: where the replacement stands, and what it must not step over."""
 
 import pytest
-from xllmc.compiler.pipeline import run_pass
+from xllmc.compiler.pipeline.run import run_pass
 from xllmc.passes.api import Float, Int, Number, Size, State, Value, Values, Weight, example, ops, rewrite
 from xllmc.passes.fuse_add_rms_norm import FuseAddRMSNorm
 from xllmc.passes.fuse_qkv_write import FuseQKVWrite

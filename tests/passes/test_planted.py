@@ -5,9 +5,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xllmc.compiler.check.samples import Samples
 from xllmc.compiler.ir.verify import verify
-from xllmc.compiler.pipeline import run_pass
-from xllmc.compiler.samples import Samples
+from xllmc.compiler.pipeline.run import run_pass
 from xllmc.passes.api import Value, Values, example, ops, rewrite
 
 from tests.passes.interpreted import difference

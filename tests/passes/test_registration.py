@@ -19,7 +19,7 @@ from xllmc.passes.api import (
     optional,
     rewrite,
 )
-from xllmc.passes.base import kebab
+from xllmc.passes.authoring.base import kebab
 
 from tests.passes.writing import ROW, Row
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from xllmc.compiler.ir.verify import verify
-from xllmc.compiler.pipeline import PassError, RunOptions, run_pass
+from xllmc.compiler.pipeline.run import PassError, RunOptions, run_pass
 from xllmc.passes.api import (
     Float,
     Match,
@@ -17,7 +17,7 @@ from xllmc.passes.api import (
     recipes,
     rewrite,
 )
-from xllmc.passes.gain import SiteCosts
+from xllmc.passes.authoring.gain import SiteCosts
 from xllmc.passes.recognize_rms_norm import RecognizeRMSNorm
 
 from tests.passes.writing import ROW, Row, forward

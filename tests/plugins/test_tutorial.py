@@ -23,7 +23,7 @@ FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL
 
 
 CHECKED = """
-from xllmc.compiler.pass_examples import run_examples
+from xllmc.compiler.pipeline.examples import run_examples
 
 for made in [v for v in vars().copy().values() if isinstance(v, type) and issubclass(v, Pass) and hasattr(v, "name")]:
     for result in run_examples(made()):

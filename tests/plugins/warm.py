@@ -17,7 +17,7 @@ import sys
 import traceback
 from typing import Any, NoReturn
 
-from xllmc.compiler.pass_list import pass_list
+from xllmc.compiler.pipeline.listing import pass_list
 from xllmc.models.config import load_config
 from xllmc.models.trace import TraceOptions, trace
 from xllmc.runtime.cli import main

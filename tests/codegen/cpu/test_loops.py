@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from xllmc.compiler.check import relative_error
+from xllmc.compiler.check.compare import relative_error
 from xllmc.compiler.ir.interpret import run_function
 
 from tests.lowering import Lowered

@@ -3,7 +3,7 @@
 import pytest
 from xllmc.codegen.cpu.lower import lower
 from xllmc.compiler.functions import add_sampling
-from xllmc.compiler.pipeline import run
+from xllmc.compiler.pipeline.run import run
 from xllmc.passes.group_loops import GroupLoops
 from xllmc.passes.pack_weights import PackWeights
 from xllmc.runtime.artifact.errors import XllmcError

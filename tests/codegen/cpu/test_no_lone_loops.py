@@ -5,8 +5,8 @@ from torch import fx
 from xllmc.compiler.driver import family_named
 from xllmc.compiler.ir.program import Program, is_call
 from xllmc.compiler.memory import Value, source_of
-from xllmc.compiler.pass_list import pass_list
-from xllmc.compiler.pipeline import RunOptions, run
+from xllmc.compiler.pipeline.listing import pass_list
+from xllmc.compiler.pipeline.run import RunOptions, run
 from xllmc.compiler.weight_source import CheckpointSource
 from xllmc.models.config import load_config
 from xllmc.models.trace import TraceOptions, eos_token_ids, trace

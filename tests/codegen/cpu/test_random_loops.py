@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from xllmc.compiler.check import relative_error
+from xllmc.compiler.check.compare import relative_error
 from xllmc.compiler.ir.interpret import run_function
 
 from tests.lowering import Lowered

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from xllmc.compiler.pass_list import pass_list
+from xllmc.compiler.pipeline.listing import pass_list
 from xllmc.runtime.artifact.reader import read_manifest
 
 from tests.commands import run_command

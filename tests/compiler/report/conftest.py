@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from xllmc.compiler.commands.explain_command import steps
-from xllmc.compiler.replay import replay
+from xllmc.compiler.pipeline.replay import replay
 from xllmc.compiler.report.explain import explain_html
 from xllmc.runtime.artifact.reader import read_plan
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from xllmc.compiler.commands.explain_command import steps
-from xllmc.compiler.replay import read_traced, replay
+from xllmc.compiler.pipeline.replay import read_traced, replay
 from xllmc.compiler.report.arena import timeline
 from xllmc.compiler.report.data import Report, make_report
 from xllmc.compiler.report.graphs import Graphs

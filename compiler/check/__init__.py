@@ -1,0 +1,1 @@
+"""Whether programs compute the same: regions compared on sample inputs, and the search for the first that do not."""
