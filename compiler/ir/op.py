@@ -78,11 +78,6 @@ class Op:
     def __call__(self, *operands: Any, **attributes: Any) -> Any:
         return self.reference(*operands, **attributes)
 
-    @property
-    def looped(self) -> bool:
-        """Whether generated loops compute it: it is pointwise or a reduction, and has no kernel of its own."""
-        return (self.traits.pointwise or self.traits.reduction) and not self.kernels
-
     @cached_property
     def attributes(self) -> Mapping[str, Any]:
         """Attribute names to defaults; ``inspect.Parameter.empty`` where there is none."""
