@@ -8,16 +8,22 @@ of this kind were seen to reach. ``busy``: the share of the threads that have so
 """
 
 from bisect import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, log
 from typing import Any, NamedTuple
 
-from .artifact.counts import Sizes, evaluate
+import numpy as np
+
+from .artifact.counts import Sizes, evaluate, monomial, symbols
 from .artifact.schema import FunctionPlan, Plan, Work
 from .machine import Ceilings, Profile, Rates
 
 DECODE: Sizes = {"T": 1, "S": 1, "R": 1, "B": 16, "C": 512}
 PREFILL: Sizes = {"T": 512, "S": 1, "R": 1, "B": 16, "C": 256}
+
+SizesOfMany = Mapping[str, float] | Mapping[str, float | np.ndarray]
+"""Sizes of n steps: what is not the same in all is an array of n."""
 
 OVERLAP = 3
 """The exponent P: memory and arithmetic overlap, but not wholly. 1 would be none, infinity all."""
@@ -38,6 +44,11 @@ def bandwidth(ceilings: Ceilings, working_set: float) -> float:
     return float(low.per_second * (high.per_second / low.per_second) ** share)
 
 
+def arithmetic(work: Work, ceilings: Ceilings) -> float:
+    """Operations per second at most."""
+    return ceilings.arithmetic.get(work.dtype if work.op in MATRIX_OPS else "f32", ceilings.arithmetic["f32"])
+
+
 class Parts(NamedTuple):
     """What a launch comes to at the ceilings, before any calibration: seconds."""
 
@@ -55,11 +66,10 @@ def parts(work: Work, ceilings: Ceilings, sizes: Sizes, footprint: float, thread
         evaluate(c, sizes) for c in (work.streamed, work.read, work.write, work.flops, work.tasks)
     )
     idle = threads * ceil(tasks / threads) / tasks if tasks > 0 else 1.0
-    rate = ceilings.arithmetic.get(work.dtype, ceilings.arithmetic["f32"]) if work.op in MATRIX_OPS else 0.0
     return Parts(
         streamed / bandwidth(ceilings, footprint),
         (streamed + read + write) / ceilings.bandwidth[0].per_second,
-        flops / (rate or ceilings.arithmetic["f32"]),
+        flops / arithmetic(work, ceilings),
         idle * ceilings.threads / threads,
     )
 
@@ -97,21 +107,105 @@ def footprint_of(works: Iterable[tuple[Work, int]], sizes: Sizes) -> float:
 
 
 class StepCost:
-    """Predicts steps of one engine: made once, as ``seconds`` looks at every different launch."""
+    """Predicts steps of one engine: the sum of ``launch_seconds`` over its launches, to rounding.
+
+    Made once for an engine. All launches' polynomials are one matrix, so that many steps are predicted at a time.
+    """
 
     def __init__(self, plan: Plan, profile: Profile, functions: tuple[str, ...] = ("forward", "sample")) -> None:
         """``functions``: of the plan, those that a step runs. A launch whose op states no cost counts as a bare one."""
-        self.profile = profile
-        self._works = [_grouped(f) for f in plan.functions if f.name in functions]
-        self._bare = sum(launch.work is None for f in plan.functions if f.name in functions for launch in f.launches)
+        run = [f for f in plan.functions if f.name in functions]
+        bare = sum(launch.work is None for f in run for launch in f.launches)
+        self._fixed = profile.ceilings.step + bare * profile.ceilings.launch
+        grouped = [works for works in map(_grouped, run) if works]
+        self._works = _Works.of(grouped, profile) if grouped else None
+        self._ceilings = profile.ceilings
+        self.monomials: tuple[str, ...] = self._works.monomials if self._works else ()
+        """Of all launches' polynomials: what the sizes of a step must tell."""
 
     def seconds(self, sizes: Sizes, threads: int | None = None) -> float:
-        """Seconds of a step of these sizes, from the engine's door and back."""
-        total = self.profile.ceilings.step + self._bare * self.profile.ceilings.launch
-        for works in self._works:
-            footprint = footprint_of(works, sizes)
-            total += sum(count * launch_seconds(w, self.profile, sizes, footprint, threads) for w, count in works)
-        return total
+        """Seconds of a step of these sizes, from the engine's door and back. ``threads``: default as many as were
+        measured.
+        """
+        return float(self.seconds_each(sizes, threads)[0])
+
+    def seconds_each(self, sizes: SizesOfMany, threads: int | None = None) -> np.ndarray:
+        """The same of many steps at once: f64 [n], where sizes are arrays of n, or one number for all."""
+        count = max(map(_length, sizes.values()))
+        if self._works is None:
+            return np.full(count, self._fixed)
+        each = self._works.seconds(sizes, count, self._ceilings, threads or self._ceilings.threads)
+        return np.asarray(each + self._fixed)
+
+
+@dataclass(frozen=True)
+class _Works:
+    """Different launches of a step, W of them, those of one function together."""
+
+    monomials: tuple[str, ...]
+    windows: Mapping[str, int]
+    """By symbol, ``C@256``."""
+    polynomials: np.ndarray
+    """Coefficients [4 * W, monomials]: bytes streamed, bytes of values that the same step makes, calibrated seconds of
+    handling and arithmetic, tasks."""
+    repeats: np.ndarray
+    """How many launches are alike [W]."""
+    overhead: np.ndarray
+    streaming: np.ndarray
+    """Shares of the bandwidth [W, 1]."""
+    starts: np.ndarray
+    """Of each function's launches."""
+    function: np.ndarray
+    """Its index, of each launch [W]."""
+    points: tuple[np.ndarray, np.ndarray]
+    """Logarithms of working sets and of bandwidths."""
+
+    @classmethod
+    def of(cls, functions: Sequence[list[tuple[Work, int]]], profile: Profile) -> "_Works":
+        works = [work for found in functions for work, _ in found]
+        ceilings = profile.ceilings
+        rates = [profile.rates(work.op, work.dtype) for work in works]
+        polynomials = [p for w in works for p in (w.streamed, w.read, w.write, w.flops, w.tasks)]
+        monomials = tuple(sorted({name for polynomial in polynomials for name in polynomial}))
+        table = np.array([[polynomial.get(name, 0) for name in monomials] for polynomial in polynomials], float)
+        streamed, read, write, flops, tasks = table.reshape(len(works), 5, len(monomials)).swapaxes(0, 1)
+        core_bytes = np.array([ceilings.bandwidth[0].per_second * r.handling for r in rates])[:, None]
+        core_flops = np.array([arithmetic(w, ceilings) * r.arithmetic for w, r in zip(works, rates, strict=True)])
+        lengths = [len(found) for found in functions]
+        return cls(
+            monomials,
+            {s: int(s.partition("@")[2]) for name in monomials for s in symbols(name) if "@" in s},
+            np.concatenate(
+                [streamed, read + write, (streamed + read + write) / core_bytes + flops / core_flops[:, None], tasks]
+            ),
+            np.array([count for found in functions for _, count in found], float),
+            np.array([r.overhead for r in rates])[:, None],
+            np.array([r.streaming for r in rates])[:, None],
+            np.cumsum([0, *lengths[:-1]]),
+            np.repeat(np.arange(len(functions)), lengths),
+            (np.log([p.bytes for p in ceilings.bandwidth]), np.log([p.per_second for p in ceilings.bandwidth])),
+        )
+
+    def seconds(self, sizes: SizesOfMany, count: int, ceilings: Ceilings, threads: int) -> np.ndarray:
+        """Of all launches together, in each of ``count`` steps [count]."""
+        limited = {s: np.minimum(sizes["C"], limit) for s, limit in self.windows.items() if s not in sizes}
+        known: Any = {**sizes, **limited}
+        terms = np.empty((len(self.monomials), count))
+        for row, name in zip(terms, self.monomials, strict=True):
+            row[:] = monomial(name, known)
+        streamed, values, core, tasks = (self.polynomials @ terms).reshape(4, -1, count)
+        footprints = np.add.reduceat(self.repeats[:, None] * streamed, self.starts)
+        footprints += np.maximum.reduceat(values, self.starts)
+        per_second = np.exp(np.interp(np.log(np.maximum(footprints, 1.0)), *self.points))
+        # One over the share of threads with something to do, where there is anything.
+        idle = np.where(tasks > 0, threads * np.ceil(tasks / threads) / np.maximum(tasks, 1e-9), 1.0)
+        idle *= ceilings.threads / threads
+        each = combined(self.overhead, streamed / (per_second[self.function] * self.streaming), core, idle)
+        return np.asarray(self.repeats @ each)
+
+
+def _length(size: float | np.ndarray) -> int:
+    return len(size) if isinstance(size, np.ndarray) else 1
 
 
 def _grouped(function: FunctionPlan) -> list[tuple[Work, int]]:

@@ -1,30 +1,38 @@
-"""An engine directory, loaded: bound plans over weights and key-value memory, one step at a time."""
+"""An engine directory, loaded: requests run in its loop, batched together; single steps are run by hand."""
 
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
 import numpy as np
 
 from .artifact.errors import OptionError
 from .artifact.isa import choose_library
 from .artifact.reader import read_manifest, read_plan
-from .artifact.schema import Manifest, Plan, Work
+from .artifact.schema import Manifest, Plan
 from .artifact.writer import WEIGHTS
-from .batcher import not_finite
 from .checks import is_whole, token_list
-from .door import check_step, checked_arrays
-from .generate import Chunk, Completion, Generator, Prompts
-from .library import Kernels, closed
-from .memory import allocate, available_bytes
-from .options import EngineOptions
-from .pages import KvMemory, pages_needed
-from .plan import BoundPlan, Capacities
-from .sampling import TOP_LOGPROBS, SamplingParams
-from .step import SamplingInput, StepInput, StepOutput, check_plan
+from .cost import StepCost
+from .generate import Generator, Progress
+from .library import Kernels
+from .loop.limits import QueueLimits
+from .loop.loop import Loop
+from .machine import choose_profile
+from .memory import available_bytes
+from .observe import EngineStats, Observer
+from .options import EngineOptions, SchedulingOptions
+from .plan import Capacities
+from .requests import Chunk, Completion, Prompts, RequestOptions
+from .runner import KernelTime, Runner
+from .sampling import SamplingParams
+from .scheduling.budget import TokenBudget
+from .scheduling.scheduler import Scheduler
+from .states.memory import StateMemory
+from .states.paged import PagedGroup, pages_needed
+from .states.paged_store import PagedStore
+from .step import StepInput, StepOutput, check_plan
 from .threads import default_threads
 from .tokenizer import Tokenizer
 from .update import WeightSource, replay
@@ -32,45 +40,50 @@ from .weights import Weights, open_weights
 
 _KV_SHARE = 0.5
 """Of the available memory, what the key-value pool may come to take unless ``kv_tokens`` says otherwise."""
-
-
-class KernelTime(NamedTuple):
-    origin: str
-    kernel: str
-    seconds: float
-    """Median of the rounds."""
-    function: str
-    work: Work | None
-    rounds: np.ndarray
-    """Seconds of each."""
+_PAGE_TOKENS = 32
+"""Of the block tables of an engine without states."""
 
 
 class Engine:
     """A compiled model, ready to run. Made by ``Engine.load``; its methods may be called from any thread."""
 
     def __init__(
-        self, path: Path, manifest: Manifest, plan: Plan, kernels: Kernels, weights: Weights, options: EngineOptions
+        self,
+        path: Path,
+        manifest: Manifest,
+        plan: Plan,
+        kernels: Kernels,
+        weights: Weights,
+        options: EngineOptions,
+        scheduling: SchedulingOptions,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.options = options
-        page_tokens = manifest.groups[0].page_tokens if manifest.groups else 32
+        self.scheduling = scheduling
+        page_tokens = manifest.groups[0].page_tokens if manifest.groups else _PAGE_TOKENS
         columns = -(-manifest.model.max_context // page_tokens)
         self.capacities = Capacities(options.max_tokens, options.max_sequences, options.max_rows, columns)
-        self.lock = threading.RLock()
-        """Held while a step runs or pages change hands."""
         self._update_lock = threading.Lock()
-        self._weights = weights
-        self._pool = kernels.create_pool(int(options.threads))
-        states = [state.name for state in manifest.states]
-        self._plan = BoundPlan(plan, kernels, self._pool, self.capacities, weights.offsets, states)
-        self._plan.set_weights(weights.memory)
         pages = self._group_pages()
-        for state in manifest.states:
-            self._plan.set_state(state.name, allocate(pages[state.group] * state.page_bytes))
-        self.kv = KvMemory(manifest.groups, pages, columns, options.max_tokens)
+        host_pages = [-(-scheduling.swap_tokens // group.page_tokens) for group in manifest.groups]
+        store = PagedStore(manifest.states, pages, host_pages, page_tokens)
+        threads = int(options.threads)
+        self._runner = Runner(manifest, plan, kernels, self.capacities, store, weights, threads, pages)
+        groups = [
+            PagedGroup(group, count, columns, options.max_tokens, host)
+            for group, count, host in zip(manifest.groups, pages, host_pages, strict=True)
+        ]
+        self.memory = StateMemory(groups, version=weights.version, prefix_cache=scheduling.prefix_cache)
+        """The states of all sequences. The engine's own requests use it: touch it only while there are none."""
         self.tokenizer = Tokenizer(path / "tokenizer", manifest.model.eos_token_ids)
-        self._generator = Generator(self)
+        cost = StepCost(plan, choose_profile(kernels.isa).profile)
+        budget = TokenBudget(cost, self.capacities, scheduling.ttft, scheduling.tpot, threads)
+        position_bytes = sum(state.page_bytes for state in manifest.states) / page_tokens
+        scheduler = Scheduler(self.memory, self.capacities, budget, scheduling, position_bytes)
+        vocab_size = manifest.model.vocab_size
+        self._loop = Loop(self._runner, scheduler, self.memory, budget, QueueLimits(scheduling), vocab_size)
+        self._generator = Generator(self._loop, self.memory, manifest.model, self.tokenizer)
 
     @classmethod
     def load(
@@ -84,17 +97,22 @@ class Engine:
         kv_tokens: int | None = None,
         isa: str | None = None,
         huge_pages: bool = False,
+        scheduling: SchedulingOptions | None = None,
     ) -> "Engine":
         """Load an engine directory; nothing is compiled.
 
         threads: of the kernels; default all this process may use. max_tokens, max_sequences, max_rows: the most tokens,
         sequences and rows of logits in one step. kv_tokens: tokens of all sequences together that the key-value memory
         holds; default what half of the free memory holds (taken only as used). isa: an instruction-set level below
-        the best. huge_pages: copy the weights to huge pages instead of mapping them. Raises ArtifactError, OptionError.
+        the best. huge_pages: copy the weights to huge pages instead of mapping them. scheduling: how requests share
+        the engine. Raises ArtifactError, OptionError.
         """
         options = EngineOptions(
             default_threads() if threads is None else threads, max_tokens, max_rows, max_sequences, kv_tokens
         )
+        scheduling = SchedulingOptions() if scheduling is None else scheduling
+        if not isinstance(scheduling, SchedulingOptions):
+            raise OptionError(f"scheduling must be SchedulingOptions, got {type(scheduling).__name__}")
         if not isinstance(path, str | os.PathLike):
             raise OptionError(f"an engine is loaded from the path of its directory, got {type(path).__name__}")
         root = Path(path)
@@ -103,7 +121,7 @@ class Engine:
         weights = open_weights(root / WEIGHTS, manifest.weights, huge_pages)
         plan = read_plan(root)
         check_plan(plan, manifest.model, len(manifest.groups))
-        return cls(root, manifest, plan, kernels, weights, options)
+        return cls(root, manifest, plan, kernels, weights, options, scheduling)
 
     def __enter__(self) -> "Engine":
         return self
@@ -115,63 +133,86 @@ class Engine:
 
     def close(self) -> None:
         """Fail what runs, and stop all threads; the engine cannot be used afterwards."""
-        self._generator.close()
-        with self.lock:
-            self._pool.close()
+        self._loop.close()
+        self._runner.close()
 
-    def check_open(self) -> None:
-        """Raise OptionError after ``close``."""
-        if self._pool.closed:
-            raise closed()
+    def drain(self) -> None:
+        """Take no more requests (DrainingError) from now on; those that were accepted go on."""
+        self._loop.drain()
 
     @property
     def weights(self) -> Weights:
         """The packed weights in use, and their version."""
-        return self._weights
+        return self._runner.weights
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while a step runs: hold it while using a step's logits, which are valid until the next one."""
+        return self._runner.lock
 
     def step(self, step: StepInput) -> StepOutput:
         """Run the forward plan, then the sampling and scoring plans as far as the input asks for them.
 
-        Raises OptionError for an input that does not fit the engine.
+        Pages that the block tables name must be the caller's, from ``memory``; what that wants copied or moved before
+        is done before. Raises OptionError for an input that does not fit the engine.
         """
-        step = checked_arrays(step)
+        prepared = self._runner.prepare(step)
         with self.lock:
-            rows = self._forward(step)
-            vocabulary = self.manifest.model.vocab_size
-            logits = self._plan.output("forward", "logits", (rows, vocabulary), "f32")
-            logits.flags.writeable = False
-            sampled: dict[str, np.ndarray] = {}
-            if rows and step.sampling is not None:
-                sampled = self._sample(step.sampling)
-            scores = self._score(step.targets) if rows and step.targets is not None else None
-            return StepOutput(self._weights.version, logits, target_logprobs=scores, **sampled)
+            self._runner.check_open()
+            self._runner.store.carry_out(self.memory.take_transfers())
+            return self._runner.run(prepared)[0]
 
-    def generate(self, prompts: Prompts, params: SamplingParams | None = None) -> list[Completion]:
+    def generate(
+        self,
+        prompts: Prompts,
+        params: SamplingParams | None = None,
+        *,
+        options: RequestOptions | None = None,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
         """Continue every prompt (text or token ids), ``params.n`` times each, batched together, in the prompts' order.
 
-        ``params`` None: the model's own generation defaults. Raises OptionError for a prompt that can never fit.
+        ``params`` None: the model's own generation defaults. ``progress`` is called, in this thread, with how many
+        samples are done and how many there are. Raises OptionError for a prompt that can never fit, QueueFullError,
+        DrainingError, DeadlineError.
         """
-        return self._generator.generate(prompts, params)
+        return self._generator.generate(prompts, params, options, progress)
 
-    def stream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> Iterator[Chunk]:
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        options: RequestOptions | None = None,
+    ) -> Iterator[Chunk]:
         """Continue one prompt, giving each piece of text as it comes. Closing the iterator ends the request."""
-        return self._generator.stream(prompt, params)
+        return self._generator.stream(prompt, params, options)
 
-    async def agenerate(self, prompts: Prompts, params: SamplingParams | None = None) -> list[Completion]:
+    async def agenerate(
+        self,
+        prompts: Prompts,
+        params: SamplingParams | None = None,
+        *,
+        options: RequestOptions | None = None,
+        progress: Progress | None = None,
+    ) -> list[Completion]:
         """``generate`` without blocking the event loop."""
-        return await self._generator.agenerate(prompts, params)
+        return await self._generator.agenerate(prompts, params, options, progress)
 
-    def astream(self, prompt: str | Sequence[int], params: SamplingParams | None = None) -> AsyncIterator[Chunk]:
+    def astream(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        options: RequestOptions | None = None,
+    ) -> AsyncIterator[Chunk]:
         """``stream`` without blocking the event loop."""
-        return self._generator.astream(prompt, params)
+        return self._generator.astream(prompt, params, options)
 
     def logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """The logits after each of the tokens: float32 [T, vocab_size]."""
         ids = self._given(token_ids)
-        result = np.empty((len(ids), self.manifest.model.vocab_size), np.float32)
-        for start, output in self._teacher_forced(ids):
-            result[start : start + len(output)] = output
-        return result
+        return self._generator.logits(ids) if ids else np.empty((0, self.manifest.model.vocab_size), np.float32)
 
     def score(self, token_ids: Sequence[int]) -> np.ndarray:
         """The natural log-probability of each token given those before it: float32 [T]; the first is nan.
@@ -179,64 +220,61 @@ class Engine:
         Raises NumericError where the model's logits are not finite.
         """
         ids = self._given(token_ids)
-        result = np.full(len(ids), np.nan, np.float32)
-        for start, output in self._teacher_forced(ids[:-1], targets=ids[1:]):
-            if not np.isfinite(output).all():
-                raise not_finite()
-            result[start + 1 : start + 1 + len(output)] = output
-        return result
+        return self._generator.score(ids) if len(ids) > 1 else np.full(len(ids), np.nan, np.float32)
 
     def update_weights(self, source: WeightSource, version: int | None = None) -> int:
         """Replace all weights by what compiling ``source`` would give, between two steps. Returns the new version.
 
         source: Hugging Face names to arrays, or a model directory. version: above the present one; default the next.
         All or nothing: on an error (CheckpointError, OptionError) the engine is as it was. Sequences that are running
-        keep the keys and values of the weights that computed them.
+        keep the keys and values of the weights that computed them; new ones find none of these in the prefix cache.
         """
         if version is not None and not (is_whole(version) and version < 1 << 63):
             raise OptionError(f"version must be a whole number below 2^63, got {version!r}")
         with self._update_lock:
-            self.check_open()
-            current = self._weights
+            self._runner.check_open()
+            current = self.weights
             wanted = current.version + 1 if version is None else int(version)
             if wanted <= current.version:
                 raise OptionError(f"version must be above the present {current.version}, got {wanted}")
             replaced = replay(self.manifest.weights, current, source, wanted)
-            with self.lock:
-                self.check_open()
-                self._weights = replaced
-                self._plan.set_weights(replaced.memory)
+
+            def change() -> None:
+                self._runner.set_weights(replaced)
+                self.memory.set_version(wanted)
+
+            self._loop.call(change)
             return wanted
+
+    def reset_prefix_cache(self) -> None:
+        """Forget the states that are kept for requests that start alike."""
+        self._loop.call(self.memory.forget_cache)
+
+    def stats(self) -> EngineStats:
+        """What it does now and has done since it was loaded."""
+        return self._loop.stats()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell ``observer`` of every step and of every sample's end, until ``unobserve``."""
+        self._loop.observe(observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Tell it no more."""
+        self._loop.unobserve(observer)
 
     def profile(self, step: StepInput, rounds: int = 1) -> tuple[KernelTime, ...]:
         """Run the plans that ``step`` asks for, then each of them ``rounds`` times in direct succession, timing every
         kernel; in the order of the launches.
         """
-        step = checked_arrays(step)
-        with self.lock:
-            rows = self._forward(step)
-            times = self._timed("forward", rounds)
-            if rows and step.sampling is not None:
-                self._sample(step.sampling)
-                times += self._timed("sample", rounds)
-            if rows and step.targets is not None:
-                self._score(step.targets)
-                times += self._timed("score", rounds)
-        return tuple(times)
+        return self._runner.profile(step, rounds)
 
-    def _timed(self, function: str, rounds: int) -> list[KernelTime]:
-        launches = self._plan.functions[function].plan.launches
-        seconds = np.zeros((rounds, len(launches)))
-        for times in seconds:
-            self._plan.run(function, times)
-        return [
-            KernelTime(launch.origin, launch.kernel, float(np.median(times)), function, launch.work, times)
-            for launch, times in zip(launches, seconds.T, strict=True)
-        ]
-
-    def _given(self, token_ids: Sequence[int]) -> np.ndarray:
-        self.check_open()
-        return np.array(token_list(token_ids, self.manifest.model.vocab_size, "token_ids"), np.int32)
+    def _given(self, token_ids: Sequence[int]) -> list[int]:
+        self._runner.check_open()
+        ids = token_list(token_ids, self.manifest.model.vocab_size, "token_ids")
+        longest = self.manifest.model.max_context
+        if len(ids) > longest:
+            raise OptionError(f"this engine takes at most {longest} tokens (max_context), got {len(ids)}")
+        return ids
 
     def _group_pages(self) -> list[int]:
         """How many pages each state group gets."""
@@ -253,79 +291,3 @@ class Engine:
             most = options.max_sequences * pages_needed(group, longest, options.max_tokens)
             pages.append(min(-(-tokens // group.page_tokens), most))
         return pages
-
-    def _forward(self, step: StepInput) -> int:
-        self.check_open()
-        owner = check_step(step, self.manifest, self.capacities, [pool.pages for pool in self.kv.pools])
-        columns = step.block_tables[0].shape[1] if step.block_tables else 0
-        rows = step.logit_rows.size
-        self._plan.set_sizes(step.token_ids.size, step.query_starts.size - 1, rows, columns)
-        for name in self._plan.functions["forward"].inputs:
-            kind, _, group = name.partition(".")
-            if kind == "slots":
-                values = self._slots(step, int(group), owner)
-            elif kind == "block_table":
-                values = step.block_tables[int(group)]
-            else:
-                values = getattr(step, name)
-            self._plan.give("forward", name, values)
-        self._plan.run("forward")
-        return rows
-
-    def _slots(self, step: StepInput, group: int, owner: np.ndarray) -> np.ndarray:
-        """Where each token's key and value go: page * page_tokens + place in the page."""
-        page_tokens = self.manifest.groups[group].page_tokens
-        blocks, places = np.divmod(step.positions[0], page_tokens)
-        return step.block_tables[group][owner, blocks] * page_tokens + places
-
-    def _sample(self, sampling: SamplingInput) -> dict[str, np.ndarray]:
-        for name in self._plan.functions["sample"].inputs:
-            self._plan.give("sample", name, getattr(sampling, name))
-        self._plan.run("sample")
-        rows = len(sampling.rows)
-        return {
-            "tokens": self._plan.output("sample", "token", (rows,), "i32").copy(),
-            "logprobs": self._plan.output("sample", "logprobs", (rows, 3), "f32").copy(),
-            "top_ids": self._plan.output("sample", "top_ids", (rows, TOP_LOGPROBS), "i32").copy(),
-            "top_logprobs": self._plan.output("sample", "top_values", (rows, TOP_LOGPROBS), "f32").copy(),
-        }
-
-    def _score(self, targets: np.ndarray) -> np.ndarray:
-        self._plan.give("score", "targets", targets)
-        self._plan.run("score")
-        return self._plan.output("score", "logprob", (len(targets),), "f32").copy()
-
-    def _teacher_forced(
-        self, tokens: np.ndarray, targets: np.ndarray | None = None
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Over given tokens, in blocks: (first position, the block's logits, or its scores of ``targets``)."""
-        longest = self.manifest.model.max_context
-        if len(tokens) > longest:
-            raise OptionError(f"this engine takes at most {longest} tokens (max_context), got {len(tokens)}")
-        with self.lock:
-            pages = self.kv.reserve(len(tokens))
-        if pages is None:
-            raise OptionError(
-                f"{len(tokens)} tokens need more key-value memory than running requests leave; "
-                "wait for them, or load the engine with a larger kv_tokens"
-            )
-        try:
-            block = min(self.capacities.tokens, self.capacities.rows)
-            for start in range(0, len(tokens), block):
-                stop = min(start + block, len(tokens))
-                with self.lock:
-                    self.kv.extend(pages, start, stop)
-                    output = self.step(
-                        StepInput(
-                            token_ids=tokens[start:stop],
-                            positions=np.arange(start, stop, dtype=np.int32)[None],
-                            query_starts=np.array([0, stop - start], np.int32),
-                            block_tables=self.kv.tables([pages]),
-                            logit_rows=np.arange(stop - start, dtype=np.int32),
-                            targets=None if targets is None else targets[start:stop],
-                        )
-                    )
-                    yield start, output.logits if output.target_logprobs is None else output.target_logprobs
-        finally:
-            with self.lock:
-                self.kv.release(pages)

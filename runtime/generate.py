@@ -1,46 +1,35 @@
-"""From prompts to completions: requests for the batcher, and their chunks put together again."""
+"""From prompts to completions: requests for the engine's loop, and their chunks put together again."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Sequence as List
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .artifact.errors import OptionError
-from .batcher import Batcher, Chunk, FinishReason, Request, TokenLogprobs
+from .artifact.schema import ModelFacts
 from .checks import is_number, token_list
-from .sampling import SamplingParams
-from .text import IncrementalText
+from .door import check_sampling
+from .loop.loop import Loop
+from .requests import Chunk, Completion, Prompt, Prompts, RequestOptions
+from .sampling import RowRequest, SamplingParams, sampling_input
+from .scheduling.sequence import Item, Request, Sequence
+from .states.memory import StateMemory
+from .text import IncrementalText, StopStrings
+from .tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-Prompt = str | Sequence[int]
-Prompts = str | Sequence[Prompt]
-"""One text, or several texts or lists of token ids."""
-Delivery = tuple[int, Chunk | BaseException]
-"""Which request, and what it got."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sample of one prompt, whole."""
-
-    prompt_index: int
-    sample_index: int
-    prompt_token_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    """As sampled, the end token included."""
-    text: str
-    """Without special tokens and stop strings."""
-    logprobs: tuple[TokenLogprobs, ...] | None
-    versions: tuple[int, ...]
-    """Of the weights that gave each token."""
-    finish_reason: FinishReason
+Progress = Callable[[int, int], None]
+"""Called with how many samples are done, and of how many."""
+Delivery = tuple[int, Item]
+"""Which sample of a submission, and what it got."""
 
 
 @dataclass
@@ -48,136 +37,222 @@ class _Parts:
     """A completion in the making."""
 
     prompt_index: int
-    request: Request
+    sequence: Sequence
     chunks: list[Chunk] = field(default_factory=list)
 
     def completion(self) -> Completion:
-        reason = self.chunks[-1].finish_reason
-        assert reason is not None
+        reason, usage = self.chunks[-1].finish_reason, self.chunks[-1].usage
+        assert reason is not None and usage is not None
+        request = self.sequence.request
         logprobs = tuple(chunk.logprobs for chunk in self.chunks if chunk.logprobs is not None)
         return Completion(
             prompt_index=self.prompt_index,
-            sample_index=self.request.sample_index,
-            prompt_token_ids=tuple(self.request.prompt),
-            token_ids=tuple(chunk.token_id for chunk in self.chunks),
+            sample_index=self.sequence.sample_index,
+            prompt_token_ids=tuple(request.prompt),
+            token_ids=tuple(chunk.token_id for chunk in self.chunks if chunk.token_id is not None),
             text="".join(chunk.text for chunk in self.chunks),
-            logprobs=None if self.request.params.logprobs is None else logprobs,
-            versions=tuple(chunk.version for chunk in self.chunks),
+            logprobs=None if request.params.logprobs is None else logprobs,
+            versions=tuple(chunk.version for chunk in self.chunks if chunk.token_id is not None),
             finish_reason=reason,
+            prompt_logprobs=self.chunks[0].prompt_logprobs,
+            usage=usage,
         )
 
 
+@dataclass
+class _Submission:
+    """Requests that were submitted together, and where their chunks go."""
+
+    parts: list[_Parts]
+
+    def collect(self, delivery: Delivery) -> Chunk:
+        """Add a chunk to its completion. Raises the error that it is instead."""
+        index, item = delivery
+        if isinstance(item, BaseException):
+            raise item
+        assert isinstance(item, Chunk)
+        self.parts[index].chunks.append(item)
+        return item
+
+    def completions(self) -> list[Completion]:
+        return [part.completion() for part in self.parts]
+
+
 class Generator:
-    """Generation in four manners over one batcher, so that all callers share its steps."""
+    """Generation in four manners over one loop, so that all callers share its steps."""
 
-    def __init__(self, engine: "Engine") -> None:
-        self._engine = engine
-        self._batcher = Batcher(engine)
+    def __init__(self, loop: Loop, memory: StateMemory, model: ModelFacts, tokenizer: Tokenizer) -> None:
+        self._loop = loop
+        self._memory = memory
+        self._model = model
+        self._tokenizer = tokenizer
+        self._numbers = count()
 
-    def generate(self, prompts: Prompts, params: SamplingParams | None) -> list[Completion]:
+    def generate(
+        self,
+        prompts: Prompts,
+        params: SamplingParams | None,
+        options: RequestOptions | None,
+        progress: Progress | None,
+    ) -> list[Completion]:
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        parts = self._submit(prompts, params, deliveries.put)
+        submission = self._submit(prompts, params, options, deliveries.put)
         try:
-            for _ in parts:
-                while _collect(parts, deliveries.get()):
-                    pass
-            return [part.completion() for part in parts]
+            done, total = 0, len(submission.parts)
+            while done < total:
+                if submission.collect(deliveries.get()).finish_reason is not None:
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+            return submission.completions()
         finally:
-            _cancel(parts)
+            self._cancel(submission)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None) -> Iterator[Chunk]:
+    def stream(self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None) -> Iterator[Chunk]:
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        parts = self._submit([prompt], params, deliveries.put)
+        submission = self._submit([prompt], params, options, deliveries.put)
         try:
-            left = len(parts)
+            left = len(submission.parts)
             while left:
-                delivery = deliveries.get()
-                left -= not _collect(parts, delivery)
-                yield parts[delivery[0]].chunks[-1]
+                chunk = submission.collect(deliveries.get())
+                left -= chunk.finish_reason is not None
+                yield chunk
         finally:
-            _cancel(parts)
+            self._cancel(submission)
 
-    async def agenerate(self, prompts: Prompts, params: SamplingParams | None) -> list[Completion]:
-        deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-        parts = await self._submit_from_loop(prompts, params, deliveries)
+    async def agenerate(
+        self,
+        prompts: Prompts,
+        params: SamplingParams | None,
+        options: RequestOptions | None,
+        progress: Progress | None,
+    ) -> list[Completion]:
+        mailbox = _Mailbox()
+        submission = self._submit_ids(*await asyncio.to_thread(self._read, prompts, params, options), mailbox.put)
         try:
-            for _ in parts:
-                while _collect(parts, await deliveries.get()):
-                    pass
-            return [part.completion() for part in parts]
+            done, total = 0, len(submission.parts)
+            while done < total:
+                for delivery in await mailbox.get():
+                    if submission.collect(delivery).finish_reason is not None:
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+            return submission.completions()
         finally:
-            _cancel(parts)
+            self._cancel(submission)
 
-    async def astream(self, prompt: Prompt, params: SamplingParams | None) -> AsyncIterator[Chunk]:
-        deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-        parts = await self._submit_from_loop([prompt], params, deliveries)
+    async def astream(
+        self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None
+    ) -> AsyncIterator[Chunk]:
+        mailbox = _Mailbox()
+        submission = self._submit_ids(*await asyncio.to_thread(self._read, [prompt], params, options), mailbox.put)
         try:
-            left = len(parts)
+            left = len(submission.parts)
             while left:
-                delivery = await deliveries.get()
-                left -= not _collect(parts, delivery)
-                yield parts[delivery[0]].chunks[-1]
+                for delivery in await mailbox.get():
+                    chunk = submission.collect(delivery)
+                    left -= chunk.finish_reason is not None
+                    yield chunk
         finally:
-            _cancel(parts)
+            self._cancel(submission)
 
-    def close(self) -> None:
-        """Fail what runs and wait for its step to end."""
-        self._batcher.close()
+    def logits(self, ids: list[int]) -> np.ndarray:
+        """The logits after each of the tokens: float32 [T, vocab_size]."""
+        deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        params = SamplingParams(max_tokens=0)
+        submission = self._submit_ids([ids], params, RequestOptions(), deliveries.put, wants_logits=True)
+        result = np.empty((len(ids), self._model.vocab_size), np.float32)
+        try:
+            filled = 0
+            while filled < len(ids):
+                _, rows = deliveries.get()
+                if isinstance(rows, BaseException):
+                    raise rows
+                assert isinstance(rows, np.ndarray)
+                result[filled : filled + len(rows)] = rows
+                filled += len(rows)
+            return result
+        finally:
+            self._cancel(submission)
 
-    async def _submit_from_loop(
-        self, prompts: Prompts, params: SamplingParams | None, deliveries: "asyncio.Queue[Delivery]"
-    ) -> list[_Parts]:
-        loop = asyncio.get_running_loop()
-
-        def put(delivery: Delivery) -> None:
-            # A loop that was closed has nobody left to tell.
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(deliveries.put_nowait, delivery)
-
-        return await asyncio.to_thread(self._submit, prompts, params, put)
+    def score(self, ids: list[int]) -> np.ndarray:
+        """The natural log-probability of each token given those before it: float32 [T]; the first is nan."""
+        deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+        submission = self._submit_ids([ids], params, RequestOptions(), deliveries.put)
+        try:
+            found = submission.collect(deliveries.get()).prompt_logprobs
+            assert found is not None
+            return np.array([np.nan if one is None else one.model for one in found], np.float32)
+        finally:
+            self._cancel(submission)
 
     def _submit(
-        self, prompts: Prompts, params: SamplingParams | None, put: Callable[[Delivery], object]
-    ) -> list[_Parts]:
-        self._engine.check_open()
-        params = self._engine.tokenizer.default_sampling() if params is None else params
-        self._check(params)
+        self,
+        prompts: Prompts,
+        params: SamplingParams | None,
+        options: RequestOptions | None,
+        put: Callable[[Delivery], object],
+    ) -> _Submission:
+        return self._submit_ids(*self._read(prompts, params, options), put)
+
+    def _read(
+        self, prompts: Prompts, params: SamplingParams | None, options: RequestOptions | None
+    ) -> tuple[list[list[int]], SamplingParams, RequestOptions]:
+        """What was given, checked, and prompts as token ids."""
+        self._loop.check_open()
+        params = self._tokenizer.default_sampling() if params is None else params
+        options = RequestOptions() if options is None else options
+        self._check(params, options)
+        return [self._token_ids(prompt) for prompt in _listed(prompts)], params, options
+
+    def _submit_ids(
+        self,
+        prompts: List[list[int]],
+        params: SamplingParams,
+        options: RequestOptions,
+        put: Callable[[Delivery], object],
+        wants_logits: bool = False,
+    ) -> _Submission:
         parts: list[_Parts] = []
-        for prompt_index, prompt in enumerate(_listed(prompts)):
-            ids = self._token_ids(prompt)
-            seed = secrets.randbits(64) if params.seed is None else params.seed
-            for sample_index in range(params.n):
+        now = time.perf_counter()
+        for prompt_index, ids in enumerate(prompts):
 
-                def deliver(item: Chunk | BaseException, index: int = len(parts)) -> None:
-                    put((index, item))
+            def deliver(sample_index: int, item: Item, first: int = len(parts)) -> None:
+                put((first + sample_index, item))
 
-                parts.append(_Parts(prompt_index, self._request(ids, params, seed, sample_index, deliver)))
-        self._batcher.submit([part.request for part in parts])
-        return parts
+            request = self._request(ids, params, options, deliver, now, wants_logits)
+            parts += [_Parts(prompt_index, sequence) for sequence in request.sequences]
+        self._loop.submit([part.sequence.request for part in parts if part.sequence.sample_index == 0])
+        return _Submission(parts)
 
-    def _check(self, params: SamplingParams) -> None:
+    def _check(self, params: SamplingParams, options: RequestOptions) -> None:
         if not isinstance(params, SamplingParams):
             raise OptionError(f"params must be SamplingParams, got {type(params).__name__}")
-        size = self._engine.manifest.model.vocab_size
+        if not isinstance(options, RequestOptions):
+            raise OptionError(f"options must be RequestOptions, got {type(options).__name__}")
+        size = self._model.vocab_size
         for token in (*params.logit_bias, *params.stop_token_ids):
             if not 0 <= token < size:
                 raise OptionError(
                     f"token ids in logit_bias and stop_token_ids must be from 0 to {size - 1}, got {token}"
                 )
-        if params.stop and not self._engine.tokenizer.present:
+        if params.stop and not self._tokenizer.present:
             raise OptionError("stop strings need a tokenizer, which this engine lacks; give stop_token_ids")
+        # The step's door would refuse it too, but then for all that share the step.
+        check_sampling(sampling_input([RowRequest(params, 0, 0, [0], 1)], size), 1, size)
 
     def _token_ids(self, prompt: Prompt) -> list[int]:
-        model = self._engine.manifest.model
+        size = self._model.vocab_size
         if isinstance(prompt, str):
-            ids = token_list(self._engine.tokenizer.encode(prompt), model.vocab_size, "the tokenizer's ids")
+            ids = token_list(self._tokenizer.encode(prompt), size, "the tokenizer's ids")
         else:
-            ids = token_list(prompt, model.vocab_size, "prompt token ids")
+            ids = token_list(prompt, size, "prompt token ids")
         if not ids:
             raise OptionError("a prompt needs at least one token, got none")
-        if len(ids) >= model.max_context:
+        if len(ids) >= self._model.max_context:
             raise OptionError(
-                f"a prompt must be shorter than the context of {model.max_context} tokens, got {len(ids)}"
+                f"a prompt must be shorter than the context of {self._model.max_context} tokens, got {len(ids)}"
             )
         return ids
 
@@ -185,46 +260,79 @@ class Generator:
         self,
         ids: list[int],
         params: SamplingParams,
-        seed: int,
-        sample_index: int,
-        deliver: Callable[[Chunk | BaseException], None],
+        options: RequestOptions,
+        deliver: Callable[[int, Item], None],
+        now: float,
+        wants_logits: bool,
     ) -> Request:
-        tokenizer = self._engine.tokenizer
-        ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else tokenizer.eos_token_ids)
-        return Request(
-            prompt=ids,
+        tokenizer = self._tokenizer
+        max_tokens = min(params.max_tokens, self._model.max_context - len(ids))
+        # The last token sampled needs no states.
+        self._memory.check_fits(len(ids) + max(max_tokens - 1, 0))
+        request = Request(
+            prompt=tuple(ids),
             params=params,
-            seed=seed,
-            sample_index=sample_index,
-            max_tokens=min(params.max_tokens, self._engine.manifest.model.max_context - len(ids)),
-            stop_ids=ends,
-            text=IncrementalText(tokenizer.decode if tokenizer.present else lambda _: "", ids),
+            options=options if options.request_id else replace(options, request_id=secrets.token_hex(8)),
+            seed=secrets.randbits(64) if params.seed is None else params.seed,
+            max_tokens=max_tokens,
+            stop_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else tokenizer.eos_token_ids),
+            arrived=now,
+            deadline=None if options.deadline is None else now + options.deadline,
             deliver=deliver,
+            wants_logits=wants_logits,
         )
+        decode = tokenizer.decode if tokenizer.present and max_tokens else lambda _: ""
+        request.sequences += [
+            Sequence(
+                request, index, next(self._numbers), IncrementalText(decode, ids), StopStrings(params.stop), list(ids)
+            )
+            for index in range(params.n)
+        ]
+        return request
+
+    def _cancel(self, submission: _Submission) -> None:
+        """End what still runs, for nobody waits for it any more."""
+        for part in submission.parts:
+            if part.sequence.sample_index == 0 and not part.sequence.request.ended:
+                self._loop.cancel(part.sequence.request)
+
+
+class _Mailbox:
+    """Deliveries for an event loop, which is woken once for as many as come before it looks."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._items: deque[Delivery] = deque()
+        self._woken = asyncio.Event()
+
+    def put(self, delivery: Delivery) -> None:
+        """From any thread."""
+        with self._lock:
+            self._items.append(delivery)
+            first = len(self._items) == 1
+        # A loop that was closed has nobody left to tell.
+        with suppress(RuntimeError):
+            if first:
+                self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def get(self) -> list[Delivery]:
+        """What has come; waits until something has."""
+        await self._woken.wait()
+        with self._lock:
+            items = list(self._items)
+            self._items.clear()
+            self._woken.clear()
+        return items
 
 
 def _listed(prompts: Prompts) -> list[Prompt]:
     """``prompts`` one by one. Raises OptionError for what is neither text nor a list of prompts."""
     if isinstance(prompts, str):
         return [prompts]
-    if not isinstance(prompts, Sequence | np.ndarray) or isinstance(prompts, bytes | bytearray):
+    if not isinstance(prompts, List | np.ndarray) or isinstance(prompts, bytes | bytearray):
         raise OptionError(f"prompts must be text, or a list of texts or of lists of ids, got {type(prompts).__name__}")
     listed = list(prompts)
     if any(is_number(prompt) for prompt in listed):
         raise OptionError("prompts must be a list of prompts, got a list of numbers; wrap a prompt's ids: [[5, 6]]")
     return listed
-
-
-def _collect(parts: list[_Parts], delivery: Delivery) -> bool:
-    """Add a chunk to its request's parts; whether more of that request will come. Raises what the batcher raised."""
-    index, item = delivery
-    if isinstance(item, BaseException):
-        raise item
-    parts[index].chunks.append(item)
-    return item.finish_reason is None
-
-
-def _cancel(parts: list[_Parts]) -> None:
-    """End what still runs, for nobody waits for it any more."""
-    for part in parts:
-        part.request.cancelled = True

@@ -11,8 +11,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from .artifact.errors import OptionError
-from .batcher import Chunk, TokenLogprobs
 from .engine import Engine
+from .requests import Chunk, TokenLogprobs
 
 
 class Timings(NamedTuple):

@@ -25,6 +25,7 @@ class Kernels:
 
     def __init__(self, root: Path, library: KernelLibrary) -> None:
         self.path = root / library.path
+        self.isa = library.isa
         try:
             self._library = ctypes.CDLL(str(self.path.resolve()))
         except OSError as problem:

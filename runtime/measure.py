@@ -10,8 +10,8 @@ import numpy as np
 
 from .artifact.errors import OptionError
 from .engine import Engine, KernelTime
-from .pages import SequencePages
 from .sampling import RowRequest, SamplingParams, sampling_input
+from .states.memory import SequenceStates
 from .step import StepInput
 
 
@@ -25,8 +25,8 @@ class StepShape(NamedTuple):
     def sizes(self, engine: Engine) -> dict[str, float]:
         """As the cost model takes them, windows of the engine's groups included."""
         seen = np.arange(self.past, self.past + self.tokens) + 1
-        columns = -(-(self.past + self.tokens) // engine.kv.page_tokens)
-        windows = {group.window for group in engine.kv.groups if group.window is not None}
+        columns = -(-(self.past + self.tokens) // engine.memory.page_tokens)
+        windows = {group.window for group in engine.manifest.groups if group.window is not None}
         return {
             "T": self.tokens * self.sequences,
             "S": self.sequences,
@@ -56,9 +56,9 @@ def touch_memory(engine: Engine, tokens: int) -> None:
     and hold something. Steps measured later get the same pages.
     """
     each = min(engine.capacities.tokens, engine.manifest.model.max_context)
-    with _sequences(engine, -(-tokens // each), each) as held:
-        for pages in held:
-            engine.step(_step(engine, [pages], 0, each))
+    with _sequences(engine, -(-tokens // each)) as held:
+        for states in held:
+            engine.step(_step(engine, [states], 0, each))
 
 
 def measure(engine: Engine, shape: StepShape, rounds: int) -> tuple[tuple[KernelTime, ...], dict[str, float]]:
@@ -84,43 +84,39 @@ def step_seconds(engine: Engine, shape: StepShape, rounds: int) -> float:
 @contextmanager
 def _prepared(engine: Engine, shape: StepShape) -> Iterator[StepInput]:
     """The step, over pages that it has until the end."""
-    with _sequences(engine, shape.sequences, shape.past + shape.tokens) as held:
+    with _sequences(engine, shape.sequences) as held:
         block = engine.capacities.tokens
-        with engine.lock:
-            for pages in held:
-                for start in range(0, shape.past, block):
-                    engine.kv.extend(pages, start, min(start + block, shape.past))
+        for states in held:
+            for start in range(0, shape.past, block):
+                _extend(engine, states, start, min(start + block, shape.past))
         yield _step(engine, held, shape.past, shape.past + shape.tokens, sampling=True)
 
 
 @contextmanager
-def _sequences(engine: Engine, count: int, tokens: int) -> Iterator[list[SequencePages]]:
-    """Pages of ``count`` sequences of up to ``tokens``, given back at the end. OptionError where there are too few."""
-    held: list[SequencePages] = []
+def _sequences(engine: Engine, count: int) -> Iterator[list[SequenceStates]]:
+    """The states of so many sequences, given back at the end."""
+    held = [engine.memory.open() for _ in range(count)]
     try:
-        for _ in range(count):
-            with engine.lock:
-                pages = engine.kv.reserve(tokens)
-            if pages is None:
-                raise OptionError(
-                    f"measuring {count} sequences of {tokens} tokens needs more key-value memory than is free; "
-                    "load the engine with a larger kv_tokens"
-                )
-            held.append(pages)
         yield held
     finally:
-        with engine.lock:
-            for pages in held:
-                engine.kv.release(pages)
+        for states in held:
+            engine.memory.release(states)
 
 
-def _step(engine: Engine, held: list[SequencePages], start: int, stop: int, sampling: bool = False) -> StepInput:
+def _extend(engine: Engine, states: SequenceStates, start: int, stop: int) -> None:
+    if not engine.memory.extend(states, start, stop):
+        raise OptionError(
+            f"measuring sequences of {stop} tokens needs more key-value memory than is free; "
+            "load the engine with a larger kv_tokens"
+        )
+
+
+def _step(engine: Engine, held: list[SequenceStates], start: int, stop: int, sampling: bool = False) -> StepInput:
     """Positions ``start`` to ``stop`` of each sequence, of random tokens."""
     count, each = len(held), stop - start
-    with engine.lock:
-        for pages in held:
-            engine.kv.extend(pages, start, stop)
-        tables = engine.kv.tables(held)
+    for states in held:
+        _extend(engine, states, start, stop)
+    tables = engine.memory.tables(held)
     vocabulary = engine.manifest.model.vocab_size
     tokens = np.random.default_rng(start).integers(0, vocabulary, count * each)
     starts = np.arange(count + 1) * each

@@ -95,15 +95,14 @@ class BoundPlan:
         """The symbols' values for the calls that follow."""
         self._symbols[:] = (tokens, sequences, rows, table_columns)
 
-    def give(self, function: str, name: str, values: np.ndarray) -> None:
-        """Point an input at ``values`` for the calls that follow; they are kept alive, and converted if need be.
+    def converted(self, function: str, name: str, values: np.ndarray) -> np.ndarray:
+        """``values`` as the input takes them. Records (the rows of ``sample``) are taken as they are."""
+        if values.dtype.names is not None:
+            return np.ascontiguousarray(values)
+        return np.ascontiguousarray(values, numpy_dtype(self.functions[function].inputs[name].dtype))
 
-        Records (the rows of ``sample``) are passed as they are.
-        """
-        if values.dtype.names is None:
-            values = np.ascontiguousarray(values, numpy_dtype(self.functions[function].inputs[name].dtype))
-        else:
-            values = np.ascontiguousarray(values)
+    def give(self, function: str, name: str, values: np.ndarray) -> None:
+        """Point an input at ``values``, which are ``converted``, for the calls that follow; they are kept alive."""
         self._set("input", function, name, values=values)
 
     def run(self, function: str, seconds: np.ndarray | None = None) -> None:

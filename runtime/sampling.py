@@ -68,6 +68,7 @@ class SamplingParams:
     seed: int | None = None
     """None: another one for every request."""
     max_tokens: int = 256
+    """0: the prompt is computed, and nothing sampled."""
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are cut off."""
     stop_token_ids: tuple[int, ...] = ()
@@ -75,6 +76,9 @@ class SamplingParams:
     """Go on past the model's own end tokens."""
     logprobs: int | None = None
     """None: no log-probabilities; otherwise those of the tokens and of this many likeliest ones, up to 20."""
+    prompt_logprobs: int | None = None
+    """None: no log-probabilities of the prompt; otherwise those of its tokens, and of this many likeliest in each one's
+    place, up to 20. The prompt is computed whole then, whatever the prefix cache holds."""
     n: int = 1
     """Samples of each prompt."""
 
@@ -91,11 +95,11 @@ class SamplingParams:
             _whole("logit_bias of a token: its id", token, 0, INT32_MAX)
             if bias != -math.inf:
                 _real(f"logit_bias of token {token}", bias, -PENALTY_LIMIT, PENALTY_LIMIT)
-        # What is checked here must not change later, while the batcher runs it.
+        # What is checked here must not change later, while a request of it runs.
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         if self.seed is not None:
             _whole("seed", self.seed, 0, (1 << 64) - 1)
-        _whole("max_tokens", self.max_tokens, 1, INT32_MAX)
+        _whole("max_tokens", self.max_tokens, 0, INT32_MAX)
         strings = _is_list(self.stop) and all(isinstance(stop, str) and stop for stop in self.stop)
         _check("stop", self.stop, strings, "a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
@@ -104,8 +108,9 @@ class SamplingParams:
             _whole("stop_token_ids", token, 0, INT32_MAX)
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         _check("ignore_eos", self.ignore_eos, isinstance(self.ignore_eos, bool), "true or false")
-        if self.logprobs is not None:
-            _whole("logprobs", self.logprobs, 0, TOP_LOGPROBS)
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 0, TOP_LOGPROBS)
         _whole("n", self.n, 1, _SAMPLES_LIMIT)
 
     @property
@@ -139,6 +144,8 @@ class RowRequest(NamedTuple):
     tokens: Sequence[int]
     """Prompt and output so far."""
     prompt_tokens: int
+    pending: int = 0
+    """Further tokens, not known yet; the history has zeros in their place."""
 
 
 def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingInput:
@@ -147,18 +154,19 @@ def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingI
     history: list[int] = []
     bias_ids: list[int] = []
     bias_values: list[float] = []
-    for i, (params, seed, sample_index, tokens, prompt_tokens) in enumerate(requests):
+    for i, (params, seed, sample_index, tokens, prompt_tokens, pending) in enumerate(requests):
         history_start, bias_start = len(history), len(bias_ids)
         history_prompt = history_start
         if params.penalises:
             history.extend(tokens)
+            history.extend([0] * pending)
             history_prompt += prompt_tokens
         bias_ids.extend(params.logit_bias)
         bias_values.extend(params.logit_bias.values())
         rows[i] = (
             seed,
             sample_index,
-            len(tokens),
+            len(tokens) + pending,
             params.temperature if params.temperature >= GREEDY_BELOW else 0,
             params.top_p,
             params.min_p,

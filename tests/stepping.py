@@ -12,17 +12,14 @@ Step = list[tuple[int, int]]
 
 def step_logits(engine: Engine, sequences: Sequence[Sequence[int]], schedule: Iterable[Step]) -> list[np.ndarray]:
     """Logits after every token of every sequence, [T, V] each, computed in the steps that ``schedule`` says."""
-    pages = []
-    for tokens in sequences:
-        reserved = engine.kv.reserve(len(tokens))
-        assert reserved is not None, "the engine was loaded with too little key-value memory for this test"
-        pages.append(reserved)
+    states = [engine.memory.open() for _ in sequences]
     done = [0] * len(sequences)
     results: list[list[np.ndarray]] = [[] for _ in sequences]
     for step in schedule:
         spans = [(s, done[s], done[s] + count) for s, count in step]
         for s, start, stop in spans:
-            engine.kv.extend(pages[s], start, stop)
+            room = engine.memory.extend(states[s], start, stop)
+            assert room, "the engine was loaded with too little key-value memory for this test"
             done[s] = stop
         starts = np.cumsum([0, *(stop - start for _, start, stop in spans)], dtype=np.int32)
         output = engine.step(
@@ -30,14 +27,14 @@ def step_logits(engine: Engine, sequences: Sequence[Sequence[int]], schedule: It
                 token_ids=np.concatenate([sequences[s][start:stop] for s, start, stop in spans]).astype(np.int32),
                 positions=np.concatenate([np.arange(a, b, dtype=np.int32) for _, a, b in spans])[None],
                 query_starts=starts,
-                block_tables=engine.kv.tables([pages[s] for s, _, _ in spans]),
+                block_tables=engine.memory.tables([states[s] for s, _, _ in spans]),
                 logit_rows=np.arange(starts[-1], dtype=np.int32),
             )
         )
         for (s, _, _), rows in zip(spans, np.split(output.logits.copy(), starts[1:-1]), strict=True):
             results[s].append(rows)
-    for reserved in pages:
-        engine.kv.release(reserved)
+    for held in states:
+        engine.memory.release(held)
     assert done == [len(tokens) for tokens in sequences], "the schedule must feed every token once"
     return [np.concatenate(rows) for rows in results]
 

@@ -7,12 +7,22 @@ from math import prod
 from .schema import Counts
 
 Sizes = Mapping[str, float]
-"""T tokens, S sequences, R rows of logits, B columns of the block tables, C mean positions that a query attends to."""
+"""T tokens, S sequences, R rows of logits, B columns of the block tables, C mean positions that a query attends to.
+
+They may name a product too: ``C*S`` where sequences of one step differ in what they attend to.
+"""
 
 
 def evaluate(counts: Counts, sizes: Sizes) -> float:
     """A polynomial's value in a step of these sizes."""
-    return sum(coefficient * prod(size_of(s, sizes) for s in _symbols(name)) for name, coefficient in counts.items())
+    return sum(coefficient * monomial(name, sizes) for name, coefficient in counts.items())
+
+
+def monomial(name: str, sizes: Sizes) -> float:
+    """What ``sizes`` says of the product itself, or else the product of its symbols' sizes."""
+    if name in sizes:
+        return sizes[name]
+    return prod(size_of(symbol, sizes) for symbol in symbols(name))
 
 
 def size_of(symbol: str, sizes: Sizes) -> float:
@@ -24,5 +34,6 @@ def size_of(symbol: str, sizes: Sizes) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _symbols(monomial: str) -> tuple[str, ...]:
+def symbols(monomial: str) -> tuple[str, ...]:
+    """The factors of a monomial; none of ``1``."""
     return () if monomial == "1" else tuple(monomial.split("*"))

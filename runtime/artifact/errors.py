@@ -21,3 +21,24 @@ class OptionError(XllmcError):
 
 class NumericError(XllmcError):
     """The model computed a value that is not a number, or infinite."""
+
+
+class RefusedError(XllmcError):
+    """The engine takes no more requests now, though it may later."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        """``retry_after``: seconds after which asking again makes sense."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QueueFullError(RefusedError):
+    """Too many requests, or tokens of theirs, are waiting already."""
+
+
+class DrainingError(RefusedError):
+    """The engine finishes what it has, and will then close."""
+
+
+class DeadlineError(XllmcError):
+    """A request was not done by its deadline."""

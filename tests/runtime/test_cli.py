@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from xllmc.runtime import cli
 from xllmc.runtime.artifact.version import xllmc_version
-from xllmc.runtime.batcher import Chunk, TokenLogprobs
+from xllmc.runtime.requests import Chunk, TokenLogprobs
 from xllmc.runtime.generate_command import Timings, report
 
 from tests.runtime.toy import write_toy

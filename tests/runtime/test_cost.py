@@ -5,14 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xllmc.runtime.artifact.counts import evaluate
 from xllmc.runtime.artifact.reader import read_plan
-from xllmc.runtime.artifact.schema import Work
+from xllmc.runtime.artifact.schema import Plan, Work
 from xllmc.runtime.cli import run
-from xllmc.runtime.cost import DECODE, PREFILL, StepCost, bandwidth, launch_seconds
+from xllmc.runtime.cost import DECODE, PREFILL, StepCost, bandwidth, footprint_of, launch_seconds
 from xllmc.runtime.machine import generic_profile
 
 PROFILE = generic_profile()
@@ -32,6 +33,10 @@ def test_windows_limit_the_context_unless_the_step_says_better():
     assert evaluate({"C@256": 2, "1": 3}, {"C": 100}) == 203
     assert evaluate({"C@256*T": 1}, {"C": 1000, "T": 2}) == 512
     assert evaluate({"C@256*T": 1}, {"C": 1000, "T": 2, "C@256": 10}) == 20
+
+
+def test_a_step_may_say_what_a_product_of_its_sizes_is():
+    assert evaluate({"C*S": 2, "C*T": 1, "S": 1}, {"C": 10, "S": 3, "T": 5, "C*S": 100}) == 253
 
 
 @given(SIZE, SIZE)
@@ -68,6 +73,43 @@ def test_steps_of_an_engine(engine_dir):
     assert PROFILE.ceilings.step < decode < prefill
     longer = StepCost(plan, PROFILE).seconds(DECODE | {"C": 5000})
     assert longer >= decode
+
+
+def launch_by_launch(plan: Plan, sizes: dict[str, float], threads: int | None) -> float:
+    """Seconds of a step, as ``launch_seconds`` tells each launch."""
+    total = PROFILE.ceilings.step
+    for function in plan.functions:
+        if function.name in ("forward", "sample"):
+            works = [launch.work for launch in function.launches if launch.work]
+            footprint = footprint_of(((work, 1) for work in works), sizes)
+            total += sum(launch_seconds(work, PROFILE, sizes, footprint, threads) for work in works)
+            total += PROFILE.ceilings.launch * (len(function.launches) - len(works))
+    return total
+
+
+@given(st.data())
+def test_a_step_takes_what_its_launches_take(engine_dir, data):
+    plan = read_plan(engine_dir("gemma2", "bf16"))
+    without = data.draw(st.integers(0, 3))
+    functions = [
+        f.model_copy(update={"launches": (*(k.model_copy(update={"work": None}) for k in f.launches[:without]),
+                                          *f.launches[without:])})
+        for f in plan.functions
+    ]  # fmt: skip
+    plan = plan.model_copy(update={"functions": tuple(functions)})
+    steps = data.draw(
+        st.lists(
+            st.fixed_dictionaries({"T": SIZE, "S": SIZE, "R": st.integers(0, 64), "B": SIZE, "C": st.floats(1, 4096)}),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    threads = data.draw(st.none() | st.integers(1, 8))
+    cost = StepCost(plan, PROFILE)
+    expected = [launch_by_launch(plan, sizes, threads) for sizes in steps]
+    assert [cost.seconds(sizes, threads) for sizes in steps] == pytest.approx(expected, rel=1e-12)
+    together = {symbol: np.array([sizes[symbol] for sizes in steps]) for symbol in steps[0]}
+    assert cost.seconds_each(together, threads) == pytest.approx(expected, rel=1e-12)
 
 
 def test_inspect_shows_predicted_beside_measured(engine_dir, capsys):

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xllmc.runtime.artifact.errors import NumericError, OptionError
 from xllmc.runtime.engine import Engine
-from xllmc.runtime.generate import Completion
+from xllmc.runtime.requests import Completion
+from xllmc.runtime.runner import Runner
 from xllmc.runtime.sampling import SamplingParams
 
 from tests.runtime.toy import END, VOCAB, checkpoint, reference_logits, write_toy
@@ -32,10 +33,9 @@ def alone(tokens: list[int], count: int) -> tuple[int, ...]:
 def settle(engine: Engine) -> None:
     """Wait until cancelled requests are gone, and see that they left nothing."""
     until = time.monotonic() + 5
-    while any(pool.reserved for pool in engine.kv.pools):
+    while engine.stats().running or any(group.in_use for group in engine.stats().groups):
         assert time.monotonic() < until
         time.sleep(0.005)
-    assert [pool.taken for pool in engine.kv.pools] == [0, 0]
 
 
 def test_greedy_is_what_the_reference_says(engine: Engine) -> None:
@@ -61,7 +61,7 @@ def test_the_batch_changes_no_token(engine: Engine, toy_engine: Path, prompts: l
         for prompt, got in zip(prompts, engine.generate(prompts, params), strict=True):
             (expected,) = other.generate([prompt], params)
             assert (got.token_ids, got.logprobs, got.text) == (expected.token_ids, expected.logprobs, expected.text)
-    assert [pool.reserved for pool in engine.kv.pools] == [pool.taken for pool in engine.kv.pools] == [0, 0]
+    assert [group.in_use for group in engine.stats().groups] == [0, 0]
 
 
 def test_samples_of_a_prompt_differ_and_a_seed_repeats_them(engine: Engine) -> None:
@@ -199,7 +199,7 @@ def test_ids_may_come_in_arrays(engine: Engine) -> None:
 def test_a_closed_stream_frees_its_pages(engine: Engine) -> None:
     stream = engine.stream("x", SamplingParams(max_tokens=150, ignore_eos=True))
     next(stream)
-    assert any(pool.reserved for pool in engine.kv.pools)
+    assert any(group.in_use for group in engine.stats().groups)
     stream.close()  # type: ignore[attr-defined]
     settle(engine)
 
@@ -219,10 +219,10 @@ def test_closing_an_engine_fails_what_runs(toy_engine: Path) -> None:
 def test_a_failing_kernel_library_ends_the_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
-    def fail(step: object) -> None:
+    def fail(self: Runner, step: object, timed: bool) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(engine, "step", fail)
+    monkeypatch.setattr(Runner, "run", fail)
     with pytest.raises(RuntimeError, match="broken"):
         engine.generate(["a", "b"], GREEDY)
     monkeypatch.undo()

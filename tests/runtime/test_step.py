@@ -1,5 +1,7 @@
 """The door of Engine.step: what fits is computed, all else is refused before it can read or write out of bounds."""
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,19 +211,30 @@ def test_logits_and_scores_in_blocks_are_those_of_the_whole(engine: Engine, toke
     logprobs = expected - np.logaddexp.reduce(expected.astype(np.float64), axis=-1)[:, None]
     assert np.isnan(scores[0])
     assert np.allclose(scores[1:], logprobs[np.arange(len(tokens) - 1), tokens[1:]], atol=1e-4)
-    assert [pool.taken for pool in engine.kv.pools] == [pool.reserved for pool in engine.kv.pools] == [0, 0]
+    assert [group.in_use for group in engine.stats().groups] == [0, 0]
 
 
-def test_logits_refuse_what_does_not_fit(engine: Engine, toy_engine: Path) -> None:
+def test_logits_refuse_what_does_not_fit(engine: Engine) -> None:
     with pytest.raises(OptionError, match="at most 200 tokens"):
         engine.logits([1] * 201)
     with pytest.raises(OptionError, match="token_ids must be from 0"):
         engine.logits([VOCAB])
     assert engine.logits([]).shape == (0, VOCAB)
-    with engine.lock:
-        assert engine.kv.reserve(700) is not None
-    with pytest.raises(OptionError, match="running requests leave"):
-        engine.score([1] * 200)
+
+
+def test_requests_wait_for_memory_that_is_held_by_hand(engine: Engine) -> None:
+    held = [engine.memory.open() for _ in range(3)]
+    assert all(engine.memory.extend(states, start, start + 24) for states in held for start in range(0, 200, 24))
+    scores: list[np.ndarray] = []
+    waiting = threading.Thread(target=lambda: scores.append(engine.score([1] * 200)))
+    waiting.start()
+    while not engine.stats().waiting:
+        time.sleep(0.001)
+    assert not scores
+    for states in held:
+        engine.memory.release(states)
+    waiting.join()
+    assert len(scores[0]) == 200
 
 
 def test_each_kernel_is_timed(engine: Engine, step: StepInput) -> None:

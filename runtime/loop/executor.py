@@ -1,0 +1,103 @@
+"""Runs steps one after the other, in a thread of its own, so that none waits for Python to choose it."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import numpy as np
+
+from ..artifact.errors import XllmcError
+from ..observe import KernelTimes
+from ..runner import PreparedStep, Runner
+from ..scheduling.step_plan import StepPlan
+from ..step import StepOutput
+
+
+class Standing(NamedTuple):
+    """How many sequences there were when a step was chosen."""
+
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A step that was scheduled and prepared."""
+
+    plan: StepPlan
+    step: PreparedStep
+    timed: bool
+    """Whether to time every kernel."""
+    standing: Standing
+    schedule_began: float
+    schedule_ended: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. ``output`` is the caller's own: logits that nobody wanted are left out."""
+
+    job: Job
+    output: StepOutput | BaseException
+    kernels: tuple[KernelTimes, ...]
+    began: float
+    ended: float
+
+
+class Executor:
+    """Steps follow each other without a pause as long as the next one is there; tokens that a step needs of the one
+    before are put in between. A step that fails is the last: those after it would go on from what it did not compute.
+    """
+
+    def __init__(self, runner: Runner, done: Callable[[Outcome], None]) -> None:
+        """``done``: called in this thread when a step has ended, before the next one starts."""
+        self._runner = runner
+        self._done = done
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._tokens = np.zeros(0, np.int32)
+        self._thread = threading.Thread(target=self._work, name="xllmc-executor", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Run it after those submitted before."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End after what was submitted."""
+        self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            began = time.perf_counter()
+            try:
+                output, kernels = self._run(job)
+            except XllmcError as problem:
+                self._done(Outcome(job, problem, (), began, time.perf_counter()))
+                return
+            except BaseException as problem:
+                # Those who wait must hear of it, whatever it is.
+                self._done(Outcome(job, problem, (), began, time.perf_counter()))
+                raise
+            else:
+                self._done(Outcome(job, output, kernels, began, time.perf_counter()))
+
+    def _run(self, job: Job) -> tuple[StepOutput, tuple[KernelTimes, ...]]:
+        plan, step = job.plan, job.step
+        if len(plan.late_ids.places):
+            step.token_ids[plan.late_ids.places] = self._tokens[plan.late_ids.rows]
+        if len(plan.late_history.places):
+            step.history[plan.late_history.places] = self._tokens[plan.late_history.rows]
+        with self._runner.lock:
+            self._runner.store.carry_out(plan.transfers)
+            output, kernels = self._runner.run(step, job.timed)
+            logits = output.logits.copy() if plan.keeps_logits else output.logits[:0]
+        # A row without a token (a negative one) fails; what its sequence's next step computes is thrown away.
+        self._tokens = np.zeros(0, np.int32) if output.tokens is None else np.maximum(output.tokens, 0)
+        return replace(output, logits=logits), kernels

@@ -1,0 +1,1 @@
+"""Which tokens the next step computes: waiting requests, running sequences, and who makes room for whom."""

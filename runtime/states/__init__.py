@@ -1,0 +1,1 @@
+"""What sequences leave behind for their next tokens: typed states, paged, shared, cached, and moved about."""
