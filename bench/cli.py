@@ -12,8 +12,11 @@ import typer
 from ..runtime.artifact.errors import OptionError
 from ..runtime.artifact.reader import read_manifest
 from . import floors as floors_bench
+from . import runtime as runtime_bench
+from .serve.command import serve_command
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
+app.command("serve")(serve_command)
 
 
 @app.callback()
@@ -43,6 +46,22 @@ def floors(
     if record:
         record.write_text(json.dumps(whole, indent=1) + "\n")
     print(json.dumps(whole) if as_json else floors_bench.report(measured))
+
+
+@app.command()
+def runtime(
+    engine: Annotated[Path, typer.Argument(help="An engine directory.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each side is measured, in turns.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Of the kernels.")] = os.cpu_count() or 1,
+    record: Annotated[Path | None, typer.Option(help="Write figures and versions to this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Host work beside steps, and what a shared prefix saves."""
+    measured = runtime_bench.measure(engine, rounds, threads)
+    whole = runtime_bench.record(measured, engine)
+    if record:
+        record.write_text(json.dumps(whole, indent=1) + "\n")
+    print(json.dumps(whole) if as_json else runtime_bench.report(measured))
 
 
 @app.command()
