@@ -9,7 +9,7 @@ from ..runtime.engine import Engine
 from ..runtime.observe import RequestRecord, StepRecord
 from ..runtime.sampling import SamplingParams
 
-_TRIAL_STEPS = 24
+_TRIAL_STEPS = 60
 """To find a batch whose step takes as long as it should."""
 _WARM_STEPS = 5
 """Of each run, left out at both ends."""

@@ -32,12 +32,13 @@ def measure_prefix(engine: Engine, prefix_tokens: int, suffix_tokens: int, round
     rng = np.random.default_rng(0)
     cold, warm, identical, cached = [], [], True, 0
     for _ in range(rounds):
-        draw = rng.integers(3, engine.manifest.model.vocab_size, prefix_tokens + 2 * suffix_tokens).tolist()
-        prefix, first, second = np.split(draw, [prefix_tokens, prefix_tokens + suffix_tokens])
-        (one,) = engine.generate([np.concatenate([prefix, first])], params)
-        (two,) = engine.generate([np.concatenate([prefix, second])], params)
+        drawn = rng.integers(3, engine.manifest.model.vocab_size, prefix_tokens + 2 * suffix_tokens).tolist()
+        first = drawn[: prefix_tokens + suffix_tokens]
+        second = drawn[:prefix_tokens] + drawn[prefix_tokens + suffix_tokens :]
+        (one,) = engine.generate([first], params)
+        (two,) = engine.generate([second], params)
         engine.reset_prefix_cache()
-        (alone,) = engine.generate([np.concatenate([prefix, second])], params)
+        (alone,) = engine.generate([second], params)
         cold.append(one.usage.first_token_seconds or 0.0)
         warm.append(two.usage.first_token_seconds or 0.0)
         cached = two.usage.cached_tokens

@@ -13,6 +13,7 @@ from .artifact.version import xllmc_version
 
 _COMMANDS = {
     "generate": ("xllmc.runtime.generate_command", "generate_command", "Continue a prompt."),
+    "serve": ("xllmc.runtime.server.command", "serve_command", "Serve an engine over HTTP, as OpenAI's API."),
     "inspect": ("xllmc.runtime.inspect_command", "inspect_command", "Show what an engine is made of."),
     "compile": (
         "xllmc.compiler.commands.compile_command",

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -106,6 +106,9 @@ class Engine:
         holds; default what half of the free memory holds (taken only as used). isa: an instruction-set level below
         the best. huge_pages: copy the weights to huge pages instead of mapping them. scheduling: how requests share
         the engine. Raises ArtifactError, OptionError.
+
+        Once it runs requests, threads of this process take turns at Python every 0.1 ms (``sys.setswitchinterval``):
+        kernels would else wait for whoever has it.
         """
         options = EngineOptions(
             default_threads() if threads is None else threads, max_tokens, max_rows, max_sequences, kv_tokens
@@ -205,7 +208,7 @@ class Engine:
         params: SamplingParams | None = None,
         *,
         options: RequestOptions | None = None,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """``stream`` without blocking the event loop."""
         return self._generator.astream(prompt, params, options)
 

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from collections.abc import Sequence as List
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -143,7 +143,7 @@ class Generator:
 
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         mailbox = _Mailbox()
         submission = self._submit_ids(*await asyncio.to_thread(self._read, [prompt], params, options), mailbox.put)
         try:

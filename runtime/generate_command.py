@@ -1,10 +1,11 @@
-"""``xllmc generate``: continue one prompt on the terminal."""
+"""``xllmc generate``: continue one prompt on the terminal, or many from a file."""
 
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,6 +14,10 @@ import typer
 from .artifact.errors import OptionError
 from .engine import Engine
 from .requests import Chunk, TokenLogprobs
+from .trace import TraceWriter
+
+_FILE_SEQUENCES = 64
+"""In one step, of a file's prompts."""
 
 
 class Timings(NamedTuple):
@@ -26,7 +31,16 @@ class Timings(NamedTuple):
 
 def generate_command(
     engine: Annotated[Path, typer.Argument(help="An engine directory.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The prompt; - reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The prompt; - reads it from standard input.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="A file of prompts, a JSON value a line: text, token ids, or messages.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --prompts: write to this file, a JSON object a line.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option("-n", help="With --prompts: samples of each.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Treat the prompt as a user's message.")] = False,
     system: Annotated[str | None, typer.Option(help="With --chat: the system message.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens to write at most.")] = None,
@@ -47,9 +61,10 @@ def generate_command(
     kv_tokens: Annotated[int | None, typer.Option(help="Tokens the key-value memory holds.")] = None,
     isa: Annotated[str | None, typer.Option(help="An instruction-set level below the best.")] = None,
     huge_pages: Annotated[bool, typer.Option("--huge-pages", help="Copy the weights to huge pages.")] = False,
+    trace: Annotated[Path | None, typer.Option(help="Write every step and kernel here, for ui.perfetto.dev.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
-    """Continue a prompt. Without sampling options, the model's own defaults hold."""
+    """Continue a prompt, or a file of them. Without sampling options, the model's own defaults hold."""
     given: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -65,16 +80,30 @@ def generate_command(
         "stop_token_ids": tuple(stop_token_id) if stop_token_id else None,
         "ignore_eos": ignore_eos or None,
         "logprobs": (logprobs or 0) if as_json else logprobs,
+        "n": samples,
     }
-    if system is not None and not chat:
-        raise OptionError("--system needs --chat; add it, or put the text into the prompt")
+    _check_options(prompt, prompts, chat, system, {"--output": output, "-n": samples})
     began = time.perf_counter()
-    with Engine.load(
-        engine, threads=threads, max_sequences=1, kv_tokens=kv_tokens, isa=isa, huge_pages=huge_pages
-    ) as loaded:
+    with (
+        Engine.load(
+            engine,
+            threads=threads,
+            max_sequences=1 if prompts is None else _FILE_SEQUENCES,
+            kv_tokens=kv_tokens,
+            isa=isa,
+            huge_pages=huge_pages,
+        ) as loaded,
+        _traced(loaded, trace),
+    ):
         ready = time.perf_counter()
         params = loaded.tokenizer.default_sampling(**{k: v for k, v in given.items() if v is not None})
-        text = _standard_input() if prompt == "-" else prompt
+        if prompts is not None:
+            # With it comes rich, which a single prompt need not wait for.
+            from .prompts_file import complete_file
+
+            complete_file(loaded, prompts, params, output)
+            return
+        text = _standard_input() if prompt == "-" else prompt or ""
         ids = loaded.tokenizer.encode_chat(_messages(text, system)) if chat else loaded.tokenizer.encode(text)
         chunks, times = [], []
         for chunk in loaded.stream(ids, params):
@@ -93,6 +122,35 @@ def generate_command(
             f"[{len(ids)} tokens in, {len(chunks)} out, first after {timings.first_token:.2f} s{speed}]",
             file=sys.stderr,
         )
+
+
+def _check_options(
+    prompt: str | None, prompts: Path | None, chat: bool, system: str | None, of_files: dict[str, object]
+) -> None:
+    if (prompt is None) == (prompts is None):
+        raise OptionError("generate needs either --prompt or --prompts; give one of them")
+    if system is not None and not chat:
+        raise OptionError("--system needs --chat; add it, or put the text into the prompt")
+    if prompts is not None and chat:
+        raise OptionError("--chat is for --prompt; in a file, give messages")
+    for name, value in of_files.items():
+        if prompts is None and value is not None:
+            raise OptionError(f"{name} needs --prompts; leave it out")
+
+
+@contextmanager
+def _traced(engine: Engine, file: Path | None) -> Iterator[None]:
+    """Write a trace while the body runs, if a file is given."""
+    if file is None:
+        yield
+        return
+    with TraceWriter(file) as writer:
+        engine.observe(writer)
+        try:
+            yield
+        finally:
+            engine.unobserve(writer)
+    print(writer.summary, file=sys.stderr)
 
 
 def _standard_input() -> str:

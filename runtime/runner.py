@@ -130,6 +130,7 @@ class Runner:
             self.check_open()
             self._plan.set_sizes(*step.sizes)
             times: list[KernelTimes] = []
+            found: dict[str, np.ndarray] = {}
             for function, arrays in step.inputs.items():
                 for name, values in arrays.items():
                     self._plan.give(function, name, values)
@@ -137,7 +138,11 @@ class Runner:
                     times.append(self._run_timed(function))
                 else:
                     self._plan.run(function)
-            return self._output(step), tuple(times)
+                # At once: the next function's buffers may lie where this one's results are.
+                found |= self._results(function, step.sizes[2])
+            logits = self._plan.output("forward", "logits", (step.sizes[2], self._manifest.model.vocab_size), "f32")
+            logits.flags.writeable = False
+            return StepOutput(self.weights.version, logits, **found), tuple(times)
 
     def profile(self, step: StepInput, rounds: int) -> tuple[KernelTime, ...]:
         """Run a step, then each of its plans ``rounds`` times in direct succession, timing every kernel."""
@@ -168,18 +173,15 @@ class Runner:
         blocks, places = np.divmod(step.positions[0], page_tokens)
         return step.block_tables[group][owner, blocks] * page_tokens + places
 
-    def _output(self, step: PreparedStep) -> StepOutput:
-        rows = step.sizes[2]
-        logits = self._plan.output("forward", "logits", (rows, self._manifest.model.vocab_size), "f32")
-        logits.flags.writeable = False
-        found: dict[str, np.ndarray] = {}
-        if "sample" in step.inputs:
-            found = {
+    def _results(self, function: str, rows: int) -> dict[str, np.ndarray]:
+        """What a function gave beside the logits, copied."""
+        if function == "sample":
+            return {
                 "tokens": self._plan.output("sample", "token", (rows,), "i32").copy(),
                 "logprobs": self._plan.output("sample", "logprobs", (rows, 3), "f32").copy(),
                 "top_ids": self._plan.output("sample", "top_ids", (rows, TOP_LOGPROBS), "i32").copy(),
                 "top_logprobs": self._plan.output("sample", "top_values", (rows, TOP_LOGPROBS), "f32").copy(),
             }
-        if "score" in step.inputs:
-            found["target_logprobs"] = self._plan.output("score", "logprob", (rows,), "f32").copy()
-        return StepOutput(self.weights.version, logits, **found)
+        if function == "score":
+            return {"target_logprobs": self._plan.output("score", "logprob", (rows,), "f32").copy()}
+        return {}

@@ -150,11 +150,11 @@ class RowRequest(NamedTuple):
 
 def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingInput:
     """The sampling plan's input for these rows. The position of a row is that of the token it samples."""
-    rows = np.zeros(len(requests), SAMPLING_ROW)
+    rows: list[tuple[float, ...]] = []
     history: list[int] = []
     bias_ids: list[int] = []
     bias_values: list[float] = []
-    for i, (params, seed, sample_index, tokens, prompt_tokens, pending) in enumerate(requests):
+    for params, seed, sample_index, tokens, prompt_tokens, pending in requests:
         history_start, bias_start = len(history), len(bias_ids)
         history_prompt = history_start
         if params.penalises:
@@ -163,7 +163,7 @@ def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingI
             history_prompt += prompt_tokens
         bias_ids.extend(params.logit_bias)
         bias_values.extend(params.logit_bias.values())
-        rows[i] = (
+        row = (
             seed,
             sample_index,
             len(tokens) + pending,
@@ -182,8 +182,9 @@ def sampling_input(requests: Sequence[RowRequest], vocab_size: int) -> SamplingI
             -1,
             params.logprobs or 0,
         )
+        rows.append(row)
     return SamplingInput(
-        rows,
+        np.array(rows, SAMPLING_ROW),
         np.array(history, np.int32),
         np.array(bias_ids, np.int32),
         np.array(bias_values, np.float32),

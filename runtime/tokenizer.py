@@ -11,6 +11,7 @@ from .artifact.errors import ArtifactError, OptionError
 from .artifact.tokenizer_file import read_tokenizer
 from .memory import return_freed
 from .sampling import SamplingParams
+from .token_pieces import TokenPieces
 
 if TYPE_CHECKING:
     import jinja2
@@ -77,6 +78,11 @@ class Tokenizer:
         if not config.get("do_sample", False):
             defaults["temperature"] = 0.0
         return SamplingParams(**(defaults | overrides))
+
+    @cached_property
+    def pieces(self) -> TokenPieces:
+        """What single tokens stand for."""
+        return TokenPieces(self._tokenizer)
 
     @cached_property
     def _tokenizer(self) -> "tokenizers.Tokenizer":

@@ -1,5 +1,6 @@
 """Runs steps one after the other, in a thread of its own, so that none waits for Python to choose it."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,11 @@ class Job:
     schedule_ended: float
 
 
+_SWITCH_SECONDS = 1e-4
+"""How long a thread may keep the interpreter from the executor's, which needs it a few times a step. Python's own 5 ms
+are more than a step of a small model takes."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a job. ``output`` is the caller's own: logits that nobody wanted are left out."""
@@ -53,7 +59,8 @@ class Executor:
     """
 
     def __init__(self, runner: Runner, done: Callable[[Outcome], None]) -> None:
-        """``done``: called in this thread when a step has ended, before the next one starts."""
+        """``done``: called in the executor's thread when a step has ended, before the next one starts."""
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         self._runner = runner
         self._done = done
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()

@@ -22,6 +22,7 @@ from .deadlines import Deadlines
 from .executor import Executor, Job, Outcome, Standing
 from .limits import QueueLimits
 from .outputs import step_deliveries
+from .pacing import Pacing
 from .records import Ending, request_record, step_record
 
 _AHEAD = 2
@@ -70,6 +71,7 @@ class Loop:
         # From here on, what only the loop's thread touches.
         self._executor: Executor | None = None
         self._ahead = 0
+        self._pacing = Pacing()
         self._may_schedule = True
         """Whether anything has changed since there was nothing to schedule."""
         self._requests: set[Request] = set()
@@ -102,22 +104,10 @@ class Loop:
                 self._post(self._commands, lambda: self._end_request(request, None))
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """The result of a function that is called while no step runs."""
-        future: Future[Result] = Future()
-
-        def run() -> None:
-            try:
-                self.check_open()
-                future.set_result(function())
-            except XllmcError as problem:
-                future.set_exception(problem)
-            except BaseException as problem:
-                future.set_exception(problem)
-                raise
-
+        """The result of a function that is called while no step runs. Raises OptionError after ``close``."""
         with self._changed:
             self.check_open()
-            self._post(self._calls, run)
+            future = self._post_call(function)
         return future.result()
 
     def check_open(self) -> None:
@@ -146,9 +136,18 @@ class Loop:
             self._observers = (*self._observers, observer)
 
     def unobserve(self, observer: Observer) -> None:
-        """Tell it no more."""
+        """Tell it no more, once it knows of all that has ended. Not to be called by an observer."""
+
+        def remove() -> None:
+            with self._changed:
+                self._observers = tuple(one for one in self._observers if one is not observer)
+
         with self._changed:
-            self._observers = tuple(one for one in self._observers if one is not observer)
+            future = None if self._thread is None or self._state == "closed" else self._post_call(remove)
+        if future is None:
+            remove()
+        else:
+            future.result()
 
     def stats(self) -> EngineStats:
         """Read without stopping the loop: figures may be of two neighbouring moments."""
@@ -169,13 +168,32 @@ class Loop:
             requests=self._ended,
         )
 
+    def _post_call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Under the lock: leave a call."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except XllmcError as problem:
+                future.set_exception(problem)
+            except BaseException as problem:
+                future.set_exception(problem)
+                raise
+
+        self._post(self._calls, run)
+        return future
+
     def _post(self, inbox: deque[Command], command: Command) -> None:
         """Under the lock: leave a command, and see that there is a thread to carry it out."""
         inbox.append(command)
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="xllmc-loop", daemon=True)
-            self._thread.start()
+            self._start()
         self._changed.notify_all()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="xllmc-loop", daemon=True)
+        self._thread.start()
 
     def _finished(self, outcome: Outcome) -> None:
         with self._changed:
@@ -194,13 +212,16 @@ class Loop:
             self._fail(problem)
             with self._changed:
                 self._thread = None
+                if self._commands or self._calls:
+                    self._start()
             raise
 
     def _await_news(self) -> bool:
         """Wait until there is something to do; False when this thread is to end: then another may be started."""
         with self._changed:
             while not self._has_news:
-                if self._changed.wait(self._patience()):
+                # What came just as the time was up is news too.
+                if self._changed.wait(self._patience()) or self._has_news:
                     continue
                 if not (self._scheduler.busy or self._ahead or self._calls):
                     self._close_executor()
@@ -217,12 +238,21 @@ class Loop:
             return True
         if self._calls:
             return not self._ahead
-        return self._may_schedule and self._ahead < _AHEAD and self._scheduler.busy
+        return self._schedules_now and self._scheduler.busy
+
+    @property
+    def _schedules_now(self) -> bool:
+        if self._state == "closed" or self._calls or self._ahead == _AHEAD or not self._may_schedule:
+            return False
+        return not self._ahead or time.perf_counter() >= self._pacing.choose_at
 
     def _patience(self) -> float | None:
         """Seconds to wait for news."""
         deadline = self._deadlines.next
-        waits = [] if deadline is None else [max(deadline - time.perf_counter(), 0.0)]
+        now = time.perf_counter()
+        waits = [] if deadline is None else [max(deadline - now, 0.0)]
+        if self._ahead == 1 and self._may_schedule and not self._calls and self._scheduler.busy:
+            waits.append(max(self._pacing.choose_at - now, 0.0))
         if not self._ahead and not self._calls:
             waits.append(_BLOCKED_SECONDS if self._scheduler.busy else _LINGER_SECONDS)
         return min(waits, default=None)
@@ -241,10 +271,9 @@ class Loop:
         for request in self._deadlines.passed(now):
             self._end_request(request, _late(request, now))
         self._may_schedule |= bool(commands or outcomes)
-        if self._calls:
-            while self._calls and not self._ahead:
-                self._calls.popleft()()
-        elif self._may_schedule and self._ahead < _AHEAD and self._state != "closed":
+        while self._calls and not self._ahead:
+            self._calls.popleft()()
+        if self._schedules_now:
             self._schedule()
 
     def _schedule(self) -> None:
@@ -262,12 +291,15 @@ class Loop:
             self._executor = Executor(self._runner, self._finished)
         timed = any(observer.kernel_times for observer in self._observers)
         standing = Standing(self._scheduler.running, self._scheduler.waiting)
-        self._executor.submit(Job(plan, step, timed, standing, began, time.perf_counter()))
+        now = time.perf_counter()
+        self._executor.submit(Job(plan, step, timed, standing, began, now))
         self._ahead += 1
+        self._pacing.submitted(self._budget.seconds(decision.load, plan.prompt_tokens), now)
 
     def _hand_out(self, outcome: Outcome) -> None:
         """Give every sequence what the step computed for it."""
         self._ahead -= 1
+        self._pacing.ended(outcome.ended)
         if isinstance(outcome.output, BaseException):
             self._fail(outcome.output)
             return
@@ -282,11 +314,12 @@ class Loop:
                 reason = item.finish_reason if isinstance(item, Chunk) else None
                 self._end(sequence, Ending(reason or "length"))
             sequence.request.deliver(sequence.sample_index, item)
-        load = plan.decision.load
-        self._budget.observe(load, plan.tokens - load.decoding, outcome.ended - outcome.began)
+        ended = time.perf_counter()
+        self._budget.observe(plan.decision.load, plan.prompt_tokens, outcome.ended - outcome.began)
+        self._pacing.worked(ended - began + outcome.job.schedule_ended - outcome.job.schedule_began)
         self._steps += 1
         if self._observers:
-            record = step_record(self._steps - 1, outcome, began, time.perf_counter())
+            record = step_record(self._steps - 1, outcome, began, ended)
             for observer in self._observers:
                 observer.step(record)
 
@@ -317,10 +350,15 @@ class Loop:
 
     def _fail(self, problem: BaseException) -> None:
         """End all requests, after a step that failed: steps after it have nothing to go on from."""
+        executor = self._executor
+        self._close_executor()
+        if executor is not None:
+            # A step that still runs writes to pages that others get next.
+            executor.join()
         with self._changed:
-            self._close_executor()
             self._outcomes.clear()
         self._ahead = 0
+        self._pacing.reset()
         for request in tuple(self._requests):
             self._end_request(request, problem)
         self._memory.take_transfers()

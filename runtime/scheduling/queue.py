@@ -6,7 +6,7 @@ from typing import Any
 from .sequence import Sequence
 
 _REMEMBERED = 1024
-"""Keys without waiting sequences that are remembered, beyond as many as wait."""
+"""Keys that no longer wait, and places of sequences that no longer do, are remembered up to so many more than wait."""
 
 
 class FairQueue:
@@ -41,9 +41,9 @@ class FairQueue:
         self._waiting[options.key] = self._waiting.get(options.key, 0) + 1
         self._members[sequence] = sequence.missing
         self.tokens += sequence.missing
-        heapq.heappush(self._by_arrival, (sequence.request.arrived, sequence.number, sequence))
+        self._push(self._by_arrival, (sequence.request.arrived, sequence.number, sequence))
         heap = self._heaps.setdefault(options.priority, {}).setdefault(options.key, [])
-        heapq.heappush(heap, (sequence.number, sequence))
+        self._push(heap, (sequence.number, sequence))
 
     def remove(self, sequence: Sequence) -> None:
         """Take out one that waits."""
@@ -73,6 +73,13 @@ class FairQueue:
     def charge(self, key: str, tokens: int) -> None:
         """Count tokens that are computed for a key."""
         self._served[key] = self._served.get(key, 0.0) + tokens
+
+    def _push(self, heap: list[Any], entry: tuple[Any, ...]) -> None:
+        """Add an entry; what was removed behind others is dropped when there is much of it."""
+        heapq.heappush(heap, entry)
+        if len(heap) > 2 * len(self._members) + _REMEMBERED:
+            heap[:] = [entry for entry in heap if entry[-1] in self._members]
+            heapq.heapify(heap)
 
     def _skim(self, heap: list[Any]) -> bool:
         """Drop those at the top that were removed; whether any is left. One that was added again stands twice."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..options import SchedulingOptions
 from ..plan import Capacities
@@ -16,28 +17,27 @@ _LEAST_CHUNK = 32
 """Tokens of a prompt that are worth a place in a step, unless it has fewer left."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """What a step computes of one sequence: tokens from ``start`` up to ``stop``."""
 
     sequence: Sequence
     start: int
     stop: int
+    wanted: range
+    """Positions of the prompt whose own logits are wanted."""
+    samples: bool
+    """Whether its last token gives another."""
 
     @property
     def rows(self) -> int:
         """Rows of logits that it wants."""
         return len(self.wanted) + self.samples
 
-    @property
-    def wanted(self) -> range:
-        """Positions of the prompt whose own logits are wanted."""
-        return range(max(self.start, self.sequence.wanted_from), min(self.stop, self.sequence.wanted_until))
 
-    @property
-    def samples(self) -> bool:
-        """Whether its last token gives another."""
-        return self.sequence.samples and self.stop == self.sequence.length
+def part_of(sequence: Sequence, start: int, stop: int) -> Part:
+    """What computing these tokens comes to."""
+    wanted = range(max(start, sequence.wanted_from), min(stop, sequence.wanted_until))
+    return Part(sequence, start, stop, wanted, sequence.samples and stop == sequence.length)
 
 
 @dataclass(frozen=True)
@@ -125,52 +125,64 @@ class Scheduler:
             assert sequence.states is not None
             self._memory.keep(sequence.states, sequence.tokens)
         step = _Step(self._capacities.tokens, self._capacities.rows, self._capacities.sequences)
+        first = self._waiting.first()
+        lowest = min((s.request.options.priority for s in self._running), default=None)
+        if first is not None and lowest is not None and lowest < first.request.options.priority:
+            # Now, as who has a part of this step is not preempted in it.
+            self._admit(step, now)
         preemptions = self.preemptions
         self._running.sort(key=lambda sequence: sequence.rank)
-        for sequence in [s for s in self._running if s.missing == 1]:
+        missing = [(sequence, sequence.missing) for sequence in self._running]
+        for sequence in [s for s, tokens in missing if tokens == 1]:
             # An earlier one in rank may have preempted it meanwhile.
             if sequence.status == "running" and step.room > 0:
                 self._take(step, sequence, 1)
         load = self._load(step, now)
         step.room = min(step.room, self._budget.tokens(load))
         budget = load.decoding + step.room
-        for sequence in [s for s in self._running if s.missing > 1]:
-            if sequence.status == "running" and step.room > 0:
-                self._take(step, sequence, sequence.missing)
+        for sequence, tokens in missing:
+            if tokens > 1 and sequence.status == "running" and step.room > 0:
+                self._take(step, sequence, tokens)
         if self.preemptions == preemptions:
-            self._admit(step, now)
+            while step.room > 0 and (admitted := self._admit(step, now)) is not None:
+                self._take(step, admitted, admitted.missing)
         for part in step.parts:
             self._waiting.charge(part.sequence.request.options.key, part.stop - part.start)
             self.computed_tokens += part.stop - part.start
         self._share_prompts(step)
         return Decision(tuple(step.parts), budget, load) if step.parts else None
 
-    def _admit(self, step: "_Step", now: float) -> None:
-        while step.room > 0 and (sequence := self._waiting.first()) is not None:
-            # Its next token is still being computed, or nobody waits for it any more.
-            if sequence.pending is not None:
-                return
-            if len(self._running) >= self._most_running and not self._preempt_below(sequence, step):
-                return
-            states = self._states(sequence, step)
-            if states is None:
-                return
-            sequence.states = states
-            self._waiting.remove(sequence)
-            sequence.status = "running"
-            self._running.append(sequence)
-            if sequence.reused is None:
-                sequence.reused = states.reused
-                sequence.scheduled_at = now
-                self.prompt_tokens += len(sequence.request.prompt)
-                self.cached_tokens += states.reused
-            self._take(step, sequence, sequence.missing)
+    def _admit(self, step: "_Step", now: float) -> Sequence | None:
+        """Let the next one of those that wait run; None where there is no room for it."""
+        sequence = self._waiting.first()
+        # Where one is pending, its next token is still being computed.
+        if sequence is None or sequence.pending is not None:
+            return None
+        if len(self._running) >= self._most_running and not self._preempt_below(sequence, step):
+            return None
+        states = self._states(sequence, step)
+        if states is None:
+            return None
+        sequence.states = states
+        self._waiting.remove(sequence)
+        sequence.status = "running"
+        self._running.append(sequence)
+        if sequence.reused is None:
+            sequence.reused = states.reused
+            sequence.scheduled_at = now
+            self.prompt_tokens += len(sequence.request.prompt)
+            self.cached_tokens += states.reused
+        return sequence
 
     def _states(self, sequence: Sequence, step: "_Step") -> SequenceStates | None:
         """States for a waiting sequence, with room for all it wants computed now; None where there is none."""
         stored = sequence.states
         if stored is not None:
-            return stored if self._with_room(sequence, step, lambda: self._memory.load(stored)) else None
+
+            def load() -> bool:
+                return self._memory.load(stored, self._spare + bool(self._running))
+
+            return stored if self._with_room(sequence, step, load) else None
         states = self._opened(sequence)
         if self._with_room(sequence, step, lambda: self._has_room(states, sequence.goal)):
             return states
@@ -188,9 +200,12 @@ class Scheduler:
         return self._memory.open(known, request.options.cache_salt)
 
     def _has_room(self, states: SequenceStates, stop: int) -> bool:
-        # A page for each that runs, so that taking one more in does not preempt it with its next token.
-        spare = sum(s.computed % self._memory.page_tokens == 0 for s in self._running)
-        return self._memory.room(states, states.length, stop) >= spare
+        return self._memory.room_in_steps(states, states.length, stop) >= self._spare
+
+    @property
+    def _spare(self) -> int:
+        """Pages that those that run need for their next token: who is taken in must not preempt them at once."""
+        return sum(sequence.computed % self._memory.page_tokens == 0 for sequence in self._running)
 
     def _with_room(self, sequence: Sequence, step: "_Step", attempt: Callable[[], bool]) -> bool:
         """Whether ``attempt`` succeeds, if need be after those of lower priority gave up what they hold."""
@@ -310,7 +325,7 @@ class _Step:
         """The largest part from ``start`` on, of at most so many tokens, that there is room for."""
         count = min(tokens, self.room) if self.sequences else 0
         while count > 0:
-            part = Part(sequence, start, start + count)
+            part = part_of(sequence, start, start + count)
             if part.rows <= self.rows:
                 return part
             count -= part.rows - self.rows

@@ -81,11 +81,11 @@ class Sequence:
     scheduled_at: float | None = None
     first_token_at: float | None = None
     preemptions: int = 0
+    rank: tuple[int, int] = field(init=False)
+    """The lower, the sooner it is served."""
 
-    @property
-    def rank(self) -> tuple[int, int]:
-        """The lower, the sooner it is served."""
-        return -self.request.options.priority, self.number
+    def __post_init__(self) -> None:
+        self.rank = (-self.request.options.priority, self.number)
 
     @property
     def length(self) -> int:
@@ -104,8 +104,8 @@ class Sequence:
         if self.request.wants_logits:
             return prompt
         if self.request.max_tokens == 0:
-            # Scores of a prompt need no logits after its last token.
-            return max(prompt - 1, 1) if self.request.scores_prompt else prompt
+            # Scores of a prompt need no logits after its last token; but other samples wait until it is computed whole.
+            return max(prompt - 1, 1) if self.request.scores_prompt and self.request.params.n == 1 else prompt
         return min(self.length, prompt + self.request.max_tokens - 1)
 
     @property

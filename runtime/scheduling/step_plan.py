@@ -44,8 +44,9 @@ class StepPlan:
     """Of its sampling's history."""
 
     @property
-    def tokens(self) -> int:
-        return len(self.input.token_ids)
+    def prompt_tokens(self) -> int:
+        """Those that the step takes beside one of each decoding sequence."""
+        return len(self.input.token_ids) - self.decision.load.decoding
 
     @property
     def keeps_logits(self) -> bool:
@@ -58,8 +59,9 @@ def plan_step(decision: Decision, memory: StateMemory, vocab_size: int) -> StepP
     are no longer wanted.
     """
     parts = decision.parts
-    starts = np.cumsum([0, *(part.stop - part.start for part in parts)], dtype=np.int32)
-    ids = np.concatenate([_token_ids(part) for part in parts])
+    lengths = [part.stop - part.start for part in parts]
+    starts = np.cumsum([0, *lengths], dtype=np.int32)
+    firsts = np.array([part.start for part in parts], np.int32)
     late = [(int(end) - 1, part.sequence.pending) for part, end in zip(parts, starts[1:], strict=True)]
     rows, logit_rows = _rows(parts, starts)
     sampling, late_history = None, _late([])
@@ -77,8 +79,8 @@ def plan_step(decision: Decision, memory: StateMemory, vocab_size: int) -> StepP
     if any(row.kind == "score" for row in rows):
         targets = np.array([r.sequence.tokens[r.position + 1] if r.kind == "score" else 0 for r in rows], np.int32)
     step = StepInput(
-        token_ids=ids,
-        positions=np.concatenate([np.arange(part.start, part.stop, dtype=np.int32) for part in parts])[None],
+        token_ids=_token_ids(parts),
+        positions=(np.arange(starts[-1], dtype=np.int32) + np.repeat(firsts - starts[:-1], lengths))[None],
         query_starts=starts,
         block_tables=memory.tables([part.sequence.states for part in parts if part.sequence.states is not None]),
         logit_rows=np.array(logit_rows, np.int32),
@@ -95,11 +97,13 @@ def plan_step(decision: Decision, memory: StateMemory, vocab_size: int) -> StepP
     return plan
 
 
-def _token_ids(part: Part) -> np.ndarray:
-    known = part.sequence.tokens[part.start : part.stop]
-    ids = np.zeros(part.stop - part.start, np.int32)
-    ids[: len(known)] = known
-    return ids
+def _token_ids(parts: List[Part]) -> np.ndarray:
+    """i32 [T], zeros in the places of tokens that are not known yet."""
+    ids: list[int] = []
+    for part in parts:
+        known = part.sequence.tokens[part.start : part.stop]
+        ids += known if len(known) == part.stop - part.start else [*known, 0]
+    return np.array(ids, np.int32)
 
 
 def _late(places: List[tuple[int, Pending | None]]) -> Late:

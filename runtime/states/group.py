@@ -35,18 +35,26 @@ class GroupStates(Protocol):
         """How many more pages than now ``extend`` would leave in use."""
         ...
 
+    def missing_in_steps(self, part: Any, start: int, stop: int) -> int:
+        """How many more pages than now are in use at most while steps go on from ``start`` to ``stop``."""
+        ...
+
     def extend(self, part: Any, start: int, stop: int) -> list[Transfer]:
         """Make room that the part may write at positions from ``start`` up to ``stop``, and give back what no token
         from ``start`` on looks at. IndexError where there are fewer pages than ``missing``.
         """
         ...
 
+    def check_reaches_back(self, part: Any, length: int) -> None:
+        """ValueError if what a token after the first ``length`` positions looks at is there no more."""
+        ...
+
     def fork(self, part: Any, length: int) -> Any:
-        """Another part that goes on after the first ``length`` positions; ValueError if they are there no more."""
+        """Another part that goes on after the first ``length`` positions."""
         ...
 
     def roll_back(self, part: Any, length: int) -> None:
-        """Forget all positions from ``length`` on; ValueError if those before are there no more."""
+        """Forget all positions from ``length`` on."""
         ...
 
     def compact(self, part: Any, start: int, kept: Sequence[int]) -> list[Transfer]:
@@ -61,8 +69,8 @@ class GroupStates(Protocol):
         """Keep the part in the host's other memory, and give its pages back."""
         ...
 
-    def can_load(self, part: Any) -> bool:
-        """Whether there are pages for a stored part."""
+    def can_load(self, part: Any, spare: int) -> bool:
+        """Whether there are pages for a stored part, and ``spare`` more."""
         ...
 
     def load(self, part: Any) -> list[Transfer]:

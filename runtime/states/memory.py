@@ -33,6 +33,8 @@ class SequenceStates:
     """Blocks that were offered to the cache."""
     stored: bool = False
     """Whether the host's other memory holds it."""
+    own_until: int = 0
+    """Positions from ``length`` up to here can be written, for their pages are its own."""
 
 
 class StateMemory:
@@ -82,37 +84,52 @@ class StateMemory:
         chain: list[bytes] = []
         if self._caches and len(tokens) > 1:
             extend_chain(chain, root, tokens, self.page_tokens, len(tokens) // self.page_tokens)
-        blocks = next((n for n in self._reached(chain) if all(g.reaches(chain, n) for g in self.groups)), 0)
+        blocks = self._reached(chain)
         parts = [group.hit(chain, blocks) for group in self.groups] if blocks else [g.open() for g in self.groups]
         length = min(blocks * self.page_tokens, len(tokens) - 1) if blocks else 0
-        return SequenceStates(parts, self.version, root, length, length, chain, blocks)
+        # A block whose last token is computed again is written again, and so must be offered again.
+        return SequenceStates(parts, self.version, root, length, length, chain, length // self.page_tokens)
 
     def room(self, states: SequenceStates, start: int, stop: int) -> int:
         """Pages that are left in the tightest group after ``extend``; below 0 where there is no room."""
         pairs = zip(self.groups, states.parts, strict=True)
         return min((g.pool.available - g.missing(part, start, stop) for g, part in pairs), default=0)
 
+    def room_in_steps(self, states: SequenceStates, start: int, stop: int) -> int:
+        """As ``room``, where several steps may go from ``start`` to ``stop``: windows move on between them."""
+        pairs = zip(self.groups, states.parts, strict=True)
+        return min((g.pool.available - g.missing_in_steps(part, start, stop) for g, part in pairs), default=0)
+
     def extend(self, states: SequenceStates, start: int, stop: int) -> bool:
         """Make room for positions from ``start`` up to ``stop``; False, and nothing changes, where there is none."""
-        if self.room(states, start, stop) < 0:
-            return False
-        for group, part in zip(self.groups, states.parts, strict=True):
-            self._transfers += group.extend(part, start, stop)
+        if stop > states.own_until:
+            if self.room(states, start, stop) < 0:
+                return False
+            for group, part in zip(self.groups, states.parts, strict=True):
+                self._transfers += group.extend(part, start, stop)
+            states.own_until = -(-stop // self.page_tokens) * self.page_tokens
         states.length = max(states.length, stop)
         return True
 
     def fork(self, states: SequenceStates, length: int) -> SequenceStates:
-        """A second sequence that shares the first ``length`` positions; kept unchanged, it is a snapshot."""
+        """A second sequence that shares the first ``length`` positions; kept unchanged, it is a snapshot.
+
+        ValueError where a window has dropped what came before them.
+        """
+        self._check_reaches_back(states, length)
         parts = [group.fork(part, length) for group, part in zip(self.groups, states.parts, strict=True)]
         chain = states.chain[: length // self.page_tokens]
         kept = min(states.kept, len(chain))
+        states.own_until = 0
         return SequenceStates(parts, states.version, states.root, length, length, chain, kept)
 
     def roll_back(self, states: SequenceStates, length: int) -> None:
         """Forget all positions from ``length`` on. ValueError where a window has dropped what came before them."""
+        self._check_reaches_back(states, length)
         for group, part in zip(self.groups, states.parts, strict=True):
             group.roll_back(part, length)
         states.length = min(states.length, length)
+        states.own_until = 0
         del states.chain[length // self.page_tokens :]
         states.kept = min(states.kept, len(states.chain))
 
@@ -121,6 +138,9 @@ class StateMemory:
         for group, part in zip(self.groups, states.parts, strict=True):
             self._transfers += group.compact(part, start, kept)
         self.roll_back(states, start + len(kept))
+        # Names that were given to blocks before tokens moved are wrong.
+        del states.chain[start // self.page_tokens :]
+        states.kept = min(states.kept, len(states.chain))
 
     def store(self, states: SequenceStates) -> bool:
         """Move all to the host's other memory; False, and nothing changes, where that has no room."""
@@ -130,12 +150,13 @@ class StateMemory:
         for group, part in pairs:
             self._transfers += group.store(part)
         states.stored = True
+        states.own_until = 0
         return True
 
-    def load(self, states: SequenceStates) -> bool:
-        """Bring stored states back; False, and nothing changes, where there are no pages for them."""
+    def load(self, states: SequenceStates, spare: int = 0) -> bool:
+        """Bring stored states back; False, and nothing changes, where there is no room for them and ``spare`` pages."""
         pairs = list(zip(self.groups, states.parts, strict=True))
-        if not all(group.can_load(part) for group, part in pairs):
+        if not all(group.can_load(part, spare) for group, part in pairs):
             return False
         for group, part in pairs:
             self._transfers += group.load(part)
@@ -182,10 +203,16 @@ class StateMemory:
         self.version = version
         self.forget_cache()
 
-    def _reached(self, chain: Sequence[bytes]) -> range:
-        """Numbers of leading blocks to look for, the most first."""
-        pools = [states.pool for states in self.groups if states.group.window is None]
+    def _check_reaches_back(self, states: SequenceStates, length: int) -> None:
+        """Before any group changes."""
+        for group, part in zip(self.groups, states.parts, strict=True):
+            group.check_reaches_back(part, length)
+
+    def _reached(self, chain: Sequence[bytes]) -> int:
+        """How many leading blocks of ``chain`` the cache has: all of them, or of windows their last ones."""
+        whole = [states.pool for states in self.groups if states.group.window is None]
+        windows = [states for states in self.groups if states.group.window is not None]
         longest = next(
-            (n for n, digest in enumerate(chain) if any(pool.find(digest) is None for pool in pools)), len(chain)
+            (n for n, digest in enumerate(chain) if any(pool.find(digest) is None for pool in whole)), len(chain)
         )
-        return range(longest, 0, -1)
+        return next((n for n in range(longest, 0, -1) if all(states.reaches(chain, n) for states in windows)), 0)

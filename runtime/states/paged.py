@@ -56,6 +56,10 @@ class PagedGroup:
         copied = sum(self.pool.uses(page) > 1 for page in pages[max(first_written - part.first, 0) :])
         return max(self._blocks(stop) - part.blocks, 0) + copied - freed
 
+    def missing_in_steps(self, part: PagedPart, start: int, stop: int) -> int:
+        own = sum(self.pool.uses(page) == 1 for page in part.table[part.first : part.blocks].tolist())
+        return min(self.missing(part, start, stop), self.needs(stop) - own)
+
     def extend(self, part: PagedPart, start: int, stop: int) -> list[Transfer]:
         gone = self._gone(part, start)
         for block in range(part.first, gone):
@@ -68,9 +72,13 @@ class PagedGroup:
             part.blocks = block + 1
         return transfers
 
+    def check_reaches_back(self, part: PagedPart, length: int) -> None:
+        window = self.group.window
+        if window is not None and max(length - window + 1, 0) // self.group.page_tokens < part.first:
+            raise ValueError(f"positions before {part.first * self.group.page_tokens} fell out of the window")
+
     def fork(self, part: PagedPart, length: int) -> PagedPart:
         blocks = min(self._blocks(length), part.blocks)
-        self._check_window(part, length)
         forked = PagedPart(np.full(self._columns, -1, np.int32), part.first, blocks)
         forked.table[part.first : blocks] = part.table[part.first : blocks]
         for page in part.table[part.first : blocks].tolist():
@@ -78,7 +86,6 @@ class PagedGroup:
         return forked
 
     def roll_back(self, part: PagedPart, length: int) -> None:
-        self._check_window(part, length)
         blocks = min(self._blocks(length), part.blocks)
         for page in part.table[blocks : part.blocks].tolist():
             self.pool.drop(page)
@@ -107,8 +114,8 @@ class PagedGroup:
             part.table[block] = -1
         return transfers
 
-    def can_load(self, part: PagedPart) -> bool:
-        return len(part.slots) <= self.pool.available
+    def can_load(self, part: PagedPart, spare: int) -> bool:
+        return len(part.slots) + spare <= self.pool.available
 
     def load(self, part: PagedPart) -> list[Transfer]:
         transfers: list[Transfer] = []
@@ -166,11 +173,6 @@ class PagedGroup:
             return part.first
         outside = max(start - self.group.window + 1, 0) // self.group.page_tokens
         return max(part.first, min(outside, part.blocks))
-
-    def _check_window(self, part: PagedPart, length: int) -> None:
-        window = self.group.window
-        if window is not None and max(length - window + 1, 0) // self.group.page_tokens < part.first:
-            raise ValueError(f"positions before {part.first * self.group.page_tokens} fell out of the window")
 
     def _own(self, part: PagedPart, start: int, stop: int) -> list[Transfer]:
         """Make the pages of these blocks the part's own, to be written."""

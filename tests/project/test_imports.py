@@ -53,7 +53,10 @@ BY_NAME: dict[str, tuple[str, ...]] = {
 """What a module may further name in a string, to import it on demand: commands that a serving machine may lack."""
 
 OURS = re.compile(rf"xllmc\.({'|'.join(ROOMS)})(\.\w+)*")
-RUNTIME_REQUIRES = {"numpy", "safetensors", "tokenizers", "jinja2", "pydantic", "typer", "click", "rich"}
+RUNTIME_REQUIRES = {
+    *("numpy", "safetensors", "tokenizers", "jinja2", "pydantic", "typer", "click", "rich"),
+    *("fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic_settings", "pydantic_core"),
+}
 
 
 def within(name: str, packages: tuple[str, ...]) -> bool:

@@ -4,9 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from tests.project.sources import ROOT
@@ -42,13 +46,41 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_runs(folder: Path):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     assert blocks()
-    for block in blocks():
-        if block.language == "python":
-            subprocess.run([sys.executable, "-c", block.text], check=True, cwd=folder, env=environment)
-        for command in commands(block.text) if block.language == "sh" else ():
-            # `make` targets take minutes or run this very test: that they exist is enough.
-            dry = re.sub(r"^make ", "make --dry-run ", command)
-            subprocess.run(["bash", "-euo", "pipefail", "-c", dry], check=True, cwd=folder, env=environment)
+    with ExitStack() as servers:
+        for block in blocks():
+            if block.language == "python":
+                subprocess.run([sys.executable, "-c", block.text], check=True, cwd=folder, env=environment)
+            for command in commands(block.text) if block.language == "sh" else ():
+                # `make` targets take minutes or run this very test: that they exist is enough.
+                dry = re.sub(r"^make ", "make --dry-run ", command)
+                if dry.endswith("&"):
+                    servers.enter_context(running(dry.rstrip("& "), folder, environment))
+                    continue
+                subprocess.run(["bash", "-euo", "pipefail", "-c", dry], check=True, cwd=folder, env=environment)
+
+
+@contextmanager
+def running(command: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A server in the background, once it is ready; told to end at the end."""
+    port = re.search(r"--port (\d+)", command)
+    assert port is not None
+    with subprocess.Popen(command.split(), cwd=folder, env=environment) as process:
+        while process.poll() is None and status(f"http://127.0.0.1:{port[1]}/ready") != 200:
+            time.sleep(0.05)
+        assert process.poll() is None, "the server ended at once"
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+
+
+def status(url: str) -> int | None:
+    """None where nobody answers."""
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
 
 
 def test_the_graph_that_the_readme_shows_is_the_compilers(folder: Path):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from xllmc.runtime import cli
 from xllmc.runtime.artifact.version import xllmc_version
-from xllmc.runtime.requests import Chunk, TokenLogprobs
 from xllmc.runtime.generate_command import Timings, report
+from xllmc.runtime.requests import Chunk, TokenLogprobs
 
 from tests.runtime.toy import write_toy
 
@@ -80,7 +81,7 @@ def test_mistakes_end_in_one_line_and_code_2(
     graph.write_bytes(b"\xff" * graph.stat().st_size)
     cases = {
         ("generate", tmp_path, "-p", "x"): "not an engine directory",
-        ("generate", toy_engine): "Missing option",
+        ("generate", toy_engine): "either --prompt or --prompts",
         ("generate", toy_engine, "-p", "x", "--colour"): "No such option: --colour",
         ("generate", toy_engine, "-p", "x", "--top-p", "7"): "top_p must be above 0 and at most 1, got 7.0",
         ("generate", toy_engine, "-p", "x", "--top-k", "many"): "--top-k",
@@ -214,3 +215,52 @@ print(sorted(loaded & {"torch", "transformers", "rich", "typer", "jinja2", "toke
 def test_loading_an_engine_imports_only_what_it_needs(toy_engine: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LOADING, toy_engine], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_file_of_prompts(capsys: pytest.CaptureFixture[str], toy_engine: Path, tmp_path: Path) -> None:
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text('"ab"\n\n[1, 2, 3]\n{"prompt": "ab"}\n')
+    options = ("--prompts", prompts, "-n", "2", "--max-tokens", "5", "--seed", "3", "--temperature", "1")
+    code, shown, err = xllmc(capsys, "generate", toy_engine, *options, "--logprobs", "0")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in shown.splitlines()]
+    assert [(r["prompt_index"], r["sample_index"]) for r in records] == [(p, s) for p in range(3) for s in range(2)]
+    assert records[0]["text"] == records[4]["text"] != records[1]["text"]
+    assert all(len(record["logprobs"]) == len(record["token_ids"]) == 5 for record in records)
+    assert xllmc(capsys, "generate", toy_engine, *options, "-o", out)[:2] == (0, "")
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == [r["text"] for r in records]
+    assert sorted(tmp_path.iterdir()) == [out, prompts]
+
+
+FILES = {
+    "": "must hold prompts, one JSON value a line, got none",
+    '"a"\n{"prompt": 1}\n': "line 2 of .* got int",
+    "[1, true]\n": "line 1 of .* got list",
+    "{": "line 1 of .* must be JSON",
+    '{"prompt": "a", "n": 2}': "got an object with 'prompt', 'n'",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), FILES.items())
+def test_a_bad_file_of_prompts_is_one_error(
+    capsys: pytest.CaptureFixture[str], toy_engine: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(text)
+    code, out, err = xllmc(capsys, "generate", toy_engine, "--prompts", file)
+    assert (code, out) == (2, "") and re.search(message, err)
+
+
+def test_prompt_or_prompts(capsys: pytest.CaptureFixture[str], toy_engine: Path, tmp_path: Path) -> None:
+    for arguments in ((), ("-p", "a", "--prompts", tmp_path)):
+        code, _, err = xllmc(capsys, "generate", toy_engine, *arguments)
+        assert code == 2 and "either --prompt or --prompts" in err
+    assert "needs --prompts" in xllmc(capsys, "generate", toy_engine, "-p", "a", "-n", "2")[2]
+
+
+def test_generate_writes_a_trace(capsys: pytest.CaptureFixture[str], toy_engine: Path, tmp_path: Path) -> None:
+    file = tmp_path / "trace.json"
+    code, _, err = xllmc(capsys, "generate", toy_engine, "-p", "a", "--max-tokens", "5", "--trace", file)
+    assert code == 0 and "5 steps, 1 requests" in err
+    names = {event.get("name") for event in json.loads(file.read_text())}
+    assert {"prefill", "decode", "schedule", "process"} <= names

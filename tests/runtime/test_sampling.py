@@ -21,7 +21,7 @@ from xllmc.runtime.sampling import SAMPLING_ROW, RowRequest, SamplingParams, sam
         {"logit_bias": {3: float("nan")}},
         {"seed": 1 << 64},
         {"seed": -1},
-        {"max_tokens": 0},
+        {"max_tokens": -1},
         {"stop": "a string"},
         {"stop": ("",)},
         {"logprobs": 21},

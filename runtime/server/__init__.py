@@ -1,0 +1,1 @@
+"""The HTTP server of one engine, with the endpoints of OpenAI's."""
