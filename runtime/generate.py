@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -30,6 +31,7 @@ Progress = Callable[[int, int], None]
 """Called with how many samples are done, and of how many."""
 Delivery = tuple[int, Item]
 """Which sample of a submission, and what it got."""
+Mail = TypeVar("Mail")
 
 
 @dataclass
@@ -61,18 +63,22 @@ class _Parts:
 
 @dataclass
 class _Submission:
-    """Requests that were submitted together, and where their chunks go."""
+    """Requests that were submitted together."""
 
-    parts: list[_Parts]
+    parts: list[_Parts] = field(default_factory=list)
 
-    def collect(self, delivery: Delivery) -> Chunk:
-        """Add a chunk to its completion. Raises the error that it is instead."""
-        index, item = delivery
-        if isinstance(item, BaseException):
-            raise item
-        assert isinstance(item, Chunk)
-        self.parts[index].chunks.append(item)
-        return item
+    def collector(self, ended: Callable[[Item], object]) -> Callable[[Delivery], None]:
+        """What takes in chunks as they come, in any thread; ``ended`` gets each sample's last one, or its error."""
+
+        def put(delivery: Delivery) -> None:
+            index, item = delivery
+            if isinstance(item, Chunk):
+                self.parts[index].chunks.append(item)
+                if item.finish_reason is None:
+                    return
+            ended(item)
+
+        return put
 
     def completions(self) -> list[Completion]:
         return [part.completion() for part in self.parts]
@@ -95,26 +101,26 @@ class Generator:
         options: RequestOptions | None,
         progress: Progress | None,
     ) -> list[Completion]:
-        deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        submission = self._submit(prompts, params, options, deliveries.put)
+        ended: SimpleQueue[Item] = SimpleQueue()
+        submission = _Submission()
+        self._submit(submission, *self._read(prompts, params, options), submission.collector(ended.put))
         try:
-            done, total = 0, len(submission.parts)
-            while done < total:
-                if submission.collect(deliveries.get()).finish_reason is not None:
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
+            for done, _ in enumerate(submission.parts, 1):
+                _chunk(ended.get())
+                if progress is not None:
+                    progress(done, len(submission.parts))
             return submission.completions()
         finally:
             self._cancel(submission)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None) -> Iterator[Chunk]:
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
-        submission = self._submit([prompt], params, options, deliveries.put)
+        submission = _Submission()
+        self._submit(submission, *self._read([prompt], params, options), deliveries.put)
         try:
             left = len(submission.parts)
             while left:
-                chunk = submission.collect(deliveries.get())
+                chunk = _chunk(deliveries.get()[1])
                 left -= chunk.finish_reason is not None
                 yield chunk
         finally:
@@ -127,16 +133,18 @@ class Generator:
         options: RequestOptions | None,
         progress: Progress | None,
     ) -> list[Completion]:
-        mailbox = _Mailbox()
-        submission = self._submit_ids(*await asyncio.to_thread(self._read, prompts, params, options), mailbox.put)
+        mailbox: _Mailbox[Item] = _Mailbox()
+        submission = _Submission()
+        read = await asyncio.to_thread(self._read, prompts, params, options)
+        self._submit(submission, *read, submission.collector(mailbox.put))
         try:
             done, total = 0, len(submission.parts)
             while done < total:
-                for delivery in await mailbox.get():
-                    if submission.collect(delivery).finish_reason is not None:
-                        done += 1
-                        if progress is not None:
-                            progress(done, total)
+                for item in await mailbox.get():
+                    _chunk(item)
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
             return submission.completions()
         finally:
             self._cancel(submission)
@@ -144,13 +152,15 @@ class Generator:
     async def astream(
         self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None
     ) -> AsyncGenerator[Chunk, None]:
-        mailbox = _Mailbox()
-        submission = self._submit_ids(*await asyncio.to_thread(self._read, [prompt], params, options), mailbox.put)
+        mailbox: _Mailbox[Delivery] = _Mailbox()
+        submission = _Submission()
+        read = await asyncio.to_thread(self._read, [prompt], params, options)
+        self._submit(submission, *read, mailbox.put)
         try:
             left = len(submission.parts)
             while left:
-                for delivery in await mailbox.get():
-                    chunk = submission.collect(delivery)
+                for _, item in await mailbox.get():
+                    chunk = _chunk(item)
                     left -= chunk.finish_reason is not None
                     yield chunk
         finally:
@@ -159,8 +169,9 @@ class Generator:
     def logits(self, ids: list[int]) -> np.ndarray:
         """The logits after each of the tokens: float32 [T, vocab_size]."""
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        submission = _Submission()
         params = SamplingParams(max_tokens=0)
-        submission = self._submit_ids([ids], params, RequestOptions(), deliveries.put, wants_logits=True)
+        self._submit(submission, [ids], params, RequestOptions(), deliveries.put, wants_logits=True)
         result = np.empty((len(ids), self._model.vocab_size), np.float32)
         try:
             filled = 0
@@ -178,23 +189,15 @@ class Generator:
     def score(self, ids: list[int]) -> np.ndarray:
         """The natural log-probability of each token given those before it: float32 [T]; the first is nan."""
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
+        submission = _Submission()
         params = SamplingParams(max_tokens=0, prompt_logprobs=0)
-        submission = self._submit_ids([ids], params, RequestOptions(), deliveries.put)
+        self._submit(submission, [ids], params, RequestOptions(), deliveries.put)
         try:
-            found = submission.collect(deliveries.get()).prompt_logprobs
+            found = _chunk(deliveries.get()[1]).prompt_logprobs
             assert found is not None
             return np.array([np.nan if one is None else one.model for one in found], np.float32)
         finally:
             self._cancel(submission)
-
-    def _submit(
-        self,
-        prompts: Prompts,
-        params: SamplingParams | None,
-        options: RequestOptions | None,
-        put: Callable[[Delivery], object],
-    ) -> _Submission:
-        return self._submit_ids(*self._read(prompts, params, options), put)
 
     def _read(
         self, prompts: Prompts, params: SamplingParams | None, options: RequestOptions | None
@@ -206,15 +209,17 @@ class Generator:
         self._check(params, options)
         return [self._token_ids(prompt) for prompt in _listed(prompts)], params, options
 
-    def _submit_ids(
+    def _submit(
         self,
+        submission: _Submission,
         prompts: List[list[int]],
         params: SamplingParams,
         options: RequestOptions,
         put: Callable[[Delivery], object],
         wants_logits: bool = False,
-    ) -> _Submission:
-        parts: list[_Parts] = []
+    ) -> None:
+        """Queue requests for the prompts, as parts of ``submission``; ``put`` gets what they give, in other threads."""
+        parts = submission.parts
         now = time.perf_counter()
         for prompt_index, ids in enumerate(prompts):
 
@@ -224,7 +229,6 @@ class Generator:
             request = self._request(ids, params, options, deliver, now, wants_logits)
             parts += [_Parts(prompt_index, sequence) for sequence in request.sequences]
         self._loop.submit([part.sequence.request for part in parts if part.sequence.sample_index == 0])
-        return _Submission(parts)
 
     def _check(self, params: SamplingParams, options: RequestOptions) -> None:
         if not isinstance(params, SamplingParams):
@@ -297,26 +301,26 @@ class Generator:
                 self._loop.cancel(part.sequence.request)
 
 
-class _Mailbox:
-    """Deliveries for an event loop, which is woken once for as many as come before it looks."""
+class _Mailbox(Generic[Mail]):
+    """What threads leave for an event loop, which is woken once for as many as come before it looks."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._items: deque[Delivery] = deque()
+        self._items: deque[Mail] = deque()
         self._woken = asyncio.Event()
 
-    def put(self, delivery: Delivery) -> None:
+    def put(self, item: Mail) -> None:
         """From any thread."""
         with self._lock:
-            self._items.append(delivery)
+            self._items.append(item)
             first = len(self._items) == 1
         # A loop that was closed has nobody left to tell.
         with suppress(RuntimeError):
             if first:
                 self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def get(self) -> list[Delivery]:
+    async def get(self) -> list[Mail]:
         """What has come; waits until something has."""
         await self._woken.wait()
         with self._lock:
@@ -324,6 +328,14 @@ class _Mailbox:
             self._items.clear()
             self._woken.clear()
         return items
+
+
+def _chunk(item: Item) -> Chunk:
+    """A chunk, as it is. Raises the error that it is instead."""
+    if isinstance(item, BaseException):
+        raise item
+    assert isinstance(item, Chunk)
+    return item
 
 
 def _listed(prompts: Prompts) -> list[Prompt]:
