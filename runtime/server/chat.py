@@ -78,7 +78,7 @@ class ChatAnswer:
         return body
 
     async def events(self, params: SamplingParams, options: RequestOptions) -> AsyncGenerator[bytes, None]:
-        """Piece by piece: each sample begins with its role. Pieces that say nothing are left out."""
+        """Each sample begins with its role; then one for every token, which may have no text yet."""
         begun: set[int] = set()
         async with aclosing(merged([self._served.engine.astream(self._ids, params, options=options)])) as chunks:
             async for _, chunk in chunks:
@@ -89,16 +89,12 @@ class ChatAnswer:
                         first.prompt_token_ids = self._ids
                     begun.add(chunk.sample_index)
                     yield event(first.json_bytes())
-                if self._says(chunk):
-                    yield event(self._chunk([self._piece(chunk)]).json_bytes())
+                yield event(self._chunk([self._piece(chunk)]).json_bytes())
         if self._asked.usage_chunk:
             last = self._chunk([])
             last.usage = usage_body(self._call)
             yield event(last.json_bytes())
         yield DONE
-
-    def _says(self, chunk: Chunk) -> bool:
-        return bool(chunk.text or chunk.finish_reason or self._asked.logprobs or self._asked.return_token_ids)
 
     def _role(self, index: int) -> ChatChunkChoice:
         return ChatChunkChoice(

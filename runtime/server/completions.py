@@ -95,7 +95,7 @@ class CompletionAnswer:
         return self._body(choices, usage=True)
 
     async def events(self, params: SamplingParams, options: RequestOptions) -> AsyncGenerator[bytes, None]:
-        """Piece by piece. Pieces that say nothing, as half a character does, are left out."""
+        """One for every token, if only to tell that there is one: half a character has no text yet."""
         choices = self._choices(params.n)
         scores: dict[int, PromptScores] = {}
         held: dict[int, list[Chunk]] = {}
@@ -115,10 +115,9 @@ class CompletionAnswer:
                     continue
                 for each in ready:
                     choice = choices[prompt_index * params.n + each.sample_index]
-                    if self._says(each, choice):
-                        tokens = [] if each.token_id is None else [(each.token_id, each.logprobs)]
-                        piece = choice.add(each.text, tokens, each.finish_reason, scores.get(prompt_index))
-                        yield event(self._body([piece]).json_bytes())
+                    tokens = [] if each.token_id is None else [(each.token_id, each.logprobs)]
+                    piece = choice.add(each.text, tokens, each.finish_reason, scores.get(prompt_index))
+                    yield event(self._body([piece]).json_bytes())
         if self.asked.usage_chunk:
             yield event(self._body([], usage=True).json_bytes())
         yield DONE
@@ -129,11 +128,6 @@ class CompletionAnswer:
             for prompt in range(len(self.ids))
             for sample in range(samples)
         ]
-
-    def _says(self, chunk: Chunk, choice: _Choice) -> bool:
-        asked = self.asked
-        begins = asked.echo and not choice.begun
-        return bool(chunk.text or chunk.finish_reason or begins or asked.logprobs is not None or asked.return_token_ids)
 
     def _options(self, options: RequestOptions, prompt_index: int) -> RequestOptions:
         if len(self.ids) == 1:
