@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from ..runtime.artifact.errors import OptionError
 from ..runtime.engine import Engine
 from ..runtime.observe import RequestRecord, StepRecord
 from ..runtime.sampling import SamplingParams
@@ -96,10 +97,16 @@ def _decode(engine: Engine, sequences: int, steps: int, busy_seconds: float) -> 
     watcher = _Watcher(busy_seconds)
     engine.observe(watcher)
     params = SamplingParams(temperature=0.8, seed=1, max_tokens=steps, ignore_eos=True)
-    engine.generate([[5 + i % 50, 7] for i in range(sequences)], params)
+    vocabulary = engine.manifest.model.vocab_size
+    engine.generate([[i % vocabulary, i // vocabulary % vocabulary] for i in range(sequences)], params)
     engine.unobserve(watcher)
-    whole = [step for step in watcher.steps if step.decoding == step.tokens == sequences]
-    return whole[_WARM_STEPS:-_WARM_STEPS]
+    whole = [step for step in watcher.steps if step.decoding == step.tokens == sequences][_WARM_STEPS:-_WARM_STEPS]
+    if len(whole) < _WARM_STEPS:
+        raise OptionError(
+            f"{sequences} sequences must decode together for {steps} steps, which this engine's memory does not allow; "
+            "free some, or take a smaller model"
+        )
+    return whole
 
 
 def _periods(runs: list[list[StepRecord]]) -> list[float]:

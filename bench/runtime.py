@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..runtime.artifact.reader import read_manifest
 from ..runtime.artifact.version import xllmc_version
 from ..runtime.engine import Engine
 from ..runtime.machine import cpu_model
@@ -31,8 +32,7 @@ def measure(engine: Path, rounds: int, threads: int) -> RuntimeFigures:
 
 def record(figures: RuntimeFigures, engine: Path) -> dict[str, object]:
     """With what they were measured on."""
-    with Engine.load(engine, kv_tokens=64) as loaded:
-        model = loaded.manifest.model
+    model = read_manifest(engine).model
     return {
         "machine": cpu_model(),
         "xllmc": xllmc_version(),

@@ -24,7 +24,7 @@ from .memory import available_bytes
 from .observe import EngineStats, Observer
 from .options import EngineOptions, SchedulingOptions
 from .plan import Capacities
-from .requests import Chunk, Completion, Prompts, RequestOptions
+from .requests import Chunk, Completion, Prompt, Prompts, RequestOptions
 from .runner import KernelTime, Runner
 from .sampling import SamplingParams
 from .scheduling.budget import TokenBudget
@@ -183,13 +183,13 @@ class Engine:
 
     def stream(
         self,
-        prompt: str | Sequence[int],
+        prompts: Prompt | Prompts,
         params: SamplingParams | None = None,
         *,
         options: RequestOptions | None = None,
     ) -> Iterator[Chunk]:
-        """Continue one prompt, giving each piece of text as it comes. Closing the iterator ends the request."""
-        return self._generator.stream(prompt, params, options)
+        """Continue one prompt, or several, giving each piece of text as it comes. Closing the iterator ends them."""
+        return self._generator.stream(prompts, params, options)
 
     async def agenerate(
         self,
@@ -204,13 +204,13 @@ class Engine:
 
     def astream(
         self,
-        prompt: str | Sequence[int],
+        prompts: Prompt | Prompts,
         params: SamplingParams | None = None,
         *,
         options: RequestOptions | None = None,
     ) -> AsyncGenerator[Chunk, None]:
         """``stream`` without blocking the event loop."""
-        return self._generator.astream(prompt, params, options)
+        return self._generator.astream(prompts, params, options)
 
     def logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """The logits after each of the tokens: float32 [T, vocab_size]."""

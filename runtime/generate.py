@@ -113,10 +113,12 @@ class Generator:
         finally:
             self._cancel(submission)
 
-    def stream(self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None) -> Iterator[Chunk]:
+    def stream(
+        self, prompts: Prompt | Prompts, params: SamplingParams | None, options: RequestOptions | None
+    ) -> Iterator[Chunk]:
         deliveries: SimpleQueue[Delivery] = SimpleQueue()
         submission = _Submission()
-        self._submit(submission, *self._read([prompt], params, options), deliveries.put)
+        self._submit(submission, *self._read(_several(prompts), params, options), deliveries.put)
         try:
             left = len(submission.parts)
             while left:
@@ -150,11 +152,11 @@ class Generator:
             self._cancel(submission)
 
     async def astream(
-        self, prompt: Prompt, params: SamplingParams | None, options: RequestOptions | None
+        self, prompts: Prompt | Prompts, params: SamplingParams | None, options: RequestOptions | None
     ) -> AsyncGenerator[Chunk, None]:
         mailbox: _Mailbox[Delivery] = _Mailbox()
         submission = _Submission()
-        read = await asyncio.to_thread(self._read, [prompt], params, options)
+        read = await asyncio.to_thread(self._read, _several(prompts), params, options)
         self._submit(submission, *read, mailbox.put)
         try:
             left = len(submission.parts)
@@ -227,6 +229,7 @@ class Generator:
                 put((first + sample_index, item))
 
             request = self._request(ids, params, options, deliver, now, wants_logits)
+            request.prompt_index = prompt_index
             parts += [_Parts(prompt_index, sequence) for sequence in request.sequences]
         self._loop.submit([part.sequence.request for part in parts if part.sequence.sample_index == 0])
 
@@ -336,6 +339,13 @@ def _chunk(item: Item) -> Chunk:
         raise item
     assert isinstance(item, Chunk)
     return item
+
+
+def _several(prompts: Prompt | Prompts) -> Prompts:
+    """One prompt, text or token ids, or several of them: as several."""
+    if isinstance(prompts, str) or not len(prompts) or is_number(prompts[0]):
+        return [prompts]  # type: ignore[list-item]
+    return prompts  # type: ignore[return-value]
 
 
 def _listed(prompts: Prompts) -> list[Prompt]:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .artifact.errors import OptionError
 from .engine import Engine
+from .json_lines import read_json_lines
 from .requests import Completion
 from .sampling import SamplingParams
 from .tokenizer import Tokenizer
@@ -39,19 +40,12 @@ def read_prompts(file: Path, tokenizer: Tokenizer) -> list[list[int]]:
     """The token ids of every prompt. A line is a text, a list of token ids, or an object with ``prompt`` (either) or
     ``messages``. Raises OptionError that names the line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as problem:
-        raise OptionError(f"{file} must be UTF-8: {problem}") from problem
     found = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(_token_ids(json.loads(line), tokenizer))
-            except (ValueError, RecursionError) as problem:
-                raise OptionError(f"line {number} of {file} must be JSON: {problem}") from problem
-            except OptionError as problem:
-                raise OptionError(f"line {number} of {file}: {problem}") from problem
+    for where, value in read_json_lines(file):
+        try:
+            found.append(_token_ids(value, tokenizer))
+        except OptionError as problem:
+            raise OptionError(f"{where}: {problem}") from problem
     if not found:
         raise OptionError(f"{file} must hold prompts, one JSON value a line, got none")
     return found

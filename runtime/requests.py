@@ -91,6 +91,8 @@ class Chunk:
     """By token of the prompt, the first None: on the first chunk of sample 0, where they were asked for."""
     usage: Usage | None = field(default=None, compare=False)
     """On the last chunk of each sample."""
+    prompt_index: int = 0
+    """Among prompts that were given together."""
 
 
 @dataclass(frozen=True)

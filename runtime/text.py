@@ -7,6 +7,8 @@ _UNFINISHED = "\ufffd"
 """What decoders put for bytes that are no character, or not yet one."""
 _PROMPT_CONTEXT = 6
 """Tokens of the prompt that the first token is decoded after."""
+_SILENT_TOKENS = 32
+"""Tokens without any text, as special ones are, that are kept as context."""
 _CHARACTER_TOKENS = 4
 """The most tokens that one character takes: UTF-8 has at most four bytes."""
 
@@ -19,35 +21,38 @@ class IncrementalText:
         self._ids = list(prompt[-_PROMPT_CONTEXT:])
         if decode(self._ids).endswith(_UNFINISHED):
             self._ids = []
-        self._context = 0
         self._shown = len(self._ids)
         self._shown_length = len(decode(self._ids))
 
     def add(self, token: int) -> str:
         """The text that ``token`` completes; empty while a character is unfinished."""
         self._ids.append(token)
-        text = self._decode(self._ids[self._context :])
+        text = self._decode(self._ids)
         if not text.endswith(_UNFINISHED):
             return self._show(text, len(self._ids))
         # Of a long run of bytes that are no characters, show what no later byte can change.
         settled = len(self._ids) - _CHARACTER_TOKENS
-        if settled > self._shown and text.startswith(part := self._decode(self._ids[self._context : settled])):
+        if settled > self._shown and text.startswith(part := self._decode(self._ids[:settled])):
             return self._show(part, settled)
         return ""
 
     def finish(self) -> str:
         """What is left, unfinished characters as U+FFFD."""
-        return self._show(self._decode(self._ids[self._context :]), len(self._ids))
+        return self._show(self._decode(self._ids), len(self._ids))
 
     def _show(self, text: str, stop: int) -> str:
-        """``text``: of the tokens from ``_context`` to ``stop``. Decoders treat a first token differently (they drop
-        its space, say), so the tokens shown last stay as context of the next.
+        """``text``: of the tokens up to ``stop``. Decoders treat a first token differently (they drop its space, say),
+        so the tokens shown last stay as context of the next.
         """
         piece = text[self._shown_length :]
         if piece:
-            self._context = self._shown
+            del self._ids[: self._shown]
+            stop -= self._shown
+        elif stop > _SILENT_TOKENS:
+            del self._ids[_PROMPT_CONTEXT:stop]
+            stop = _PROMPT_CONTEXT
         self._shown = stop
-        self._shown_length = len(self._decode(self._ids[self._context : stop]))
+        self._shown_length = len(self._decode(self._ids[:stop]))
         return piece
 
 

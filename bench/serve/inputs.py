@@ -1,6 +1,5 @@
 """Files a user brings: prompts, and traces of arrivals. Both are JSON lines."""
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ...runtime.artifact.errors import OptionError
 from ...runtime.checks import is_number, is_whole
+from ...runtime.json_lines import read_json_lines
 from .records import Prompt
 
 
@@ -79,19 +79,9 @@ def _check_tokens(where: str, name: str, value: object) -> None:
 
 
 def _objects(file: Path, known: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
-    except (OSError, UnicodeDecodeError) as problem:
-        raise OptionError(f"{file} must be a readable file of JSON lines: {problem}") from problem
     empty = True
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        empty, where = False, f"{file}:{number}"
-        try:
-            value = json.loads(line)
-        except ValueError as problem:
-            raise OptionError(f"{where} must be one JSON object: {problem}") from problem
+    for where, value in read_json_lines(file):
+        empty = False
         if not isinstance(value, dict):
             raise OptionError(f"{where} must be one JSON object, got {type(value).__name__}")
         if unknown := value.keys() - known:

@@ -16,6 +16,10 @@ from ..runner import PreparedStep, Runner
 from ..scheduling.step_plan import StepPlan
 from ..step import StepOutput
 
+_SWITCH_SECONDS = 1e-4
+"""How long a thread may keep the interpreter from the executor's, which needs it a few times a step. Python's own 5 ms
+are more than a step of a small model takes."""
+
 
 class Standing(NamedTuple):
     """How many sequences there were when a step was chosen."""
@@ -35,11 +39,6 @@ class Job:
     standing: Standing
     schedule_began: float
     schedule_ended: float
-
-
-_SWITCH_SECONDS = 1e-4
-"""How long a thread may keep the interpreter from the executor's, which needs it a few times a step. Python's own 5 ms
-are more than a step of a small model takes."""
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,8 @@ class Loop:
                     self._stop()
                     return
         except BaseException as problem:
-            # The thread ends here; those who wait must hear why.
+            # The thread ends here; those who wait must hear why. It may have been an observer: none is told of this.
+            self._observers = ()
             self._fail(problem)
             with self._changed:
                 self._thread = None
@@ -310,10 +311,12 @@ class Loop:
             if isinstance(item, BaseException):
                 self._end_request(sequence.request, item)
                 continue
-            if ends:
-                reason = item.finish_reason if isinstance(item, Chunk) else None
-                self._end(sequence, Ending(reason or "length"))
-            sequence.request.deliver(sequence.sample_index, item)
+            try:
+                if ends:
+                    reason = item.finish_reason if isinstance(item, Chunk) else None
+                    self._end(sequence, Ending(reason or "length"))
+            finally:
+                sequence.request.deliver(sequence.sample_index, item)
         ended = time.perf_counter()
         self._budget.observe(plan.decision.load, plan.prompt_tokens, outcome.ended - outcome.began)
         self._pacing.worked(ended - began + outcome.job.schedule_ended - outcome.job.schedule_began)
@@ -343,10 +346,12 @@ class Loop:
         if request.ended:
             return
         ending = Ending("cancelled") if problem is None else Ending("error", str(problem))
-        for sequence in request.sequences:
-            self._end(sequence, ending)
-        if problem is not None:
-            request.deliver(0, problem)
+        try:
+            for sequence in request.sequences:
+                self._end(sequence, ending)
+        finally:
+            if problem is not None:
+                request.deliver(0, problem)
 
     def _fail(self, problem: BaseException) -> None:
         """End all requests, after a step that failed: steps after it have nothing to go on from."""

@@ -114,7 +114,9 @@ def _chunk(
     if first and sequence.sample_index == 0 and request.scores_prompt:
         prompt_logprobs = (None, *sequence.prompt_logprobs)
     usage = sequence_usage(sequence, now) if reason is not None else None
-    return Chunk(sequence.sample_index, token, text, logprobs, version, reason, prompt_logprobs, usage)
+    return Chunk(
+        sequence.sample_index, token, text, logprobs, version, reason, prompt_logprobs, usage, request.prompt_index
+    )
 
 
 def sequence_usage(sequence: Sequence, now: float) -> Usage:

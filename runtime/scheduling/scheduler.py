@@ -75,8 +75,8 @@ class Scheduler:
         self._most_running = min(capacities.sequences, capacities.rows, capacities.tokens)
         self._running: list[Sequence] = []
         self._waiting = FairQueue()
-        self._sharing: list[Request] = []
-        """Requests whose prompt's states are kept for samples that wait."""
+        self._sharing: dict[Request, set[Sequence]] = {}
+        """Requests whose prompt's states are kept, for samples that have not started yet."""
         self.preemptions = 0
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -111,13 +111,12 @@ class Scheduler:
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
         sequence.status = "ended"
+        sequence.request.ended_samples += 1
         if sequence.states is not None:
             self._memory.keep(sequence.states, sequence.tokens)
             self._memory.release(sequence.states)
             sequence.states = None
-        request = sequence.request
-        if request.prompt_states is not None and request.ended:
-            self._stop_sharing(request)
+        self._started(sequence)
 
     def schedule(self, now: float) -> Decision | None:
         """The next step, None where nothing can be computed. ``now``: seconds of ``time.perf_counter``."""
@@ -170,8 +169,10 @@ class Scheduler:
         if sequence.reused is None:
             sequence.reused = states.reused
             sequence.scheduled_at = now
-            self.prompt_tokens += len(sequence.request.prompt)
-            self.cached_tokens += states.reused
+            self._started(sequence)
+            if sequence is sequence.request.sequences[0]:
+                self.prompt_tokens += len(sequence.request.prompt)
+                self.cached_tokens += states.reused
         return sequence
 
     def _states(self, sequence: Sequence, step: "_Step") -> SequenceStates | None:
@@ -269,15 +270,22 @@ class Scheduler:
         """Queue the other samples of a prompt that this step completes: the next step may go on from its states."""
         for part in step.parts:
             request, prompt = part.sequence.request, len(part.sequence.request.prompt)
+            if part.sequence is not request.sequences[0] or not part.start < prompt <= part.stop:
+                continue
             others = [s for s in request.sequences[1:] if s.status == "waiting" and s not in self._waiting]
-            if part.sequence is request.sequences[0] and part.start < prompt <= part.stop and others:
-                if request.prompt_states is None and part.sequence.states is not None:
-                    request.prompt_states = self._memory.fork(part.sequence.states, prompt - 1)
-                    self._sharing.append(request)
-                for sequence in others:
-                    self._waiting.add(sequence)
-        for request in [r for r in self._sharing if not any(s in self._waiting for s in r.sequences[1:])]:
-            self._stop_sharing(request)
+            if others and request.prompt_states is None and part.sequence.states is not None:
+                request.prompt_states = self._memory.fork(part.sequence.states, prompt - 1)
+                self._sharing[request] = set(others)
+            for sequence in others:
+                self._waiting.add(sequence)
+
+    def _started(self, sequence: Sequence) -> None:
+        """It has its states, or wants none any more: nothing need be kept for it."""
+        waiting = self._sharing.get(sequence.request)
+        if waiting is not None:
+            waiting.discard(sequence)
+            if not waiting:
+                self._stop_sharing(sequence.request)
 
     def _drop_shared_prompt(self, last: Request) -> bool:
         """Give up a prompt that is kept for samples that wait: they will compute it anew, or find it in the cache.
@@ -291,7 +299,7 @@ class Scheduler:
 
     def _stop_sharing(self, request: Request) -> None:
         assert request.prompt_states is not None
-        self._sharing.remove(request)
+        del self._sharing[request]
         self._memory.release(request.prompt_states)
         request.prompt_states = None
 

@@ -39,6 +39,8 @@ class Request:
     deadline: float | None
     deliver: Callable[[int, Item], None]
     """Called with the sample's index, from the engine's threads; it must be quick."""
+    prompt_index: int = 0
+    """Among prompts that were submitted together."""
     wants_logits: bool = False
     """Of every token of the prompt; then nothing is sampled."""
     cancelled: bool = False
@@ -46,11 +48,12 @@ class Request:
     """One per sample; only the first computes the prompt, the others share it."""
     prompt_states: SequenceStates | None = None
     """Kept for samples that have not started yet."""
+    ended_samples: int = 0
 
     @property
     def ended(self) -> bool:
         """Whether all its samples have."""
-        return all(sequence.status == "ended" for sequence in self.sequences)
+        return self.ended_samples == len(self.sequences)
 
     @property
     def scores_prompt(self) -> bool:

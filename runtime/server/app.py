@@ -22,6 +22,7 @@ from .completions import CompletionAnswer
 from .errors import CLIENT_GONE, ApiError, ClientGoneError, error_response, told
 from .event_stream import EventStream
 from .fields import Fields, parse
+from .hosts import is_loopback
 from .openapi import document
 from .prompts import check_length, prompt_ids, require_tokenizer
 from .responses import Body, ModelBody, ModelList, Status, Version
@@ -34,10 +35,13 @@ def create_app(service: Service) -> ASGIApp:
     """The application of ``service``, which may still be without its engine. Raises OptionError for bad API keys."""
     keys = Keys(service.settings.keys())
     open_paths = OPEN_PATHS | ({"/metrics"} if service.settings.open_metrics else set())
-    return Watch(_endpoints(service, bool(keys)), keys, service.metrics, frozenset(open_paths))
+    host = service.settings.host
+    called = host if is_loopback(host) and not keys else None
+    return Watch(_endpoints(service, bool(keys)), keys, service.metrics, frozenset(open_paths), called)
 
 
 def _endpoints(service: Service, keyed: bool) -> FastAPI:
+    limits = service.settings
     app = FastAPI(
         title="xllmc",
         version=xllmc_version(),
@@ -82,9 +86,9 @@ def _endpoints(service: Service, keyed: bool) -> FastAPI:
         served, call = service.ready(), _call(request)
         asked = await _read(request, CompletionRequest, service)
         served.name(asked.model)
-        _check_samples(len(asked.prompt) * asked.samples, service.settings.max_samples)
+        _check_samples(len(asked.prompt) * asked.samples, limits.max_samples)
         params = asked.params(served.defaults)
-        options = asked.options(call.request_id, call.key, service.settings.request_timeout)
+        options = asked.options(call.request_id, call.key, limits.request_timeout, limits.max_priority)
         ids = await prompt_ids(served, asked.prompt)
         answer = CompletionAnswer(served, call, asked, asked.prompt, ids)
         if asked.stream:
@@ -101,7 +105,7 @@ def _endpoints(service: Service, keyed: bool) -> FastAPI:
         ids = await conversation_ids(served, asked)
         check_length(ids, served.context, "messages")
         params = asked.params(served.defaults, served.context - len(ids))
-        options = asked.options(call.request_id, call.key, service.settings.request_timeout)
+        options = asked.options(call.request_id, call.key, limits.request_timeout, limits.max_priority)
         answer = ChatAnswer(served, call, asked, ids)
         if asked.stream:
             return EventStream(service, call, answer.events(params, options))
@@ -119,9 +123,7 @@ async def _read(request: Request, kind: type[Fields], service: Service) -> Field
     except TimeoutError as problem:
         said = f"a request's body must come within {service.settings.idle_timeout:g} s; send it faster"
         raise ApiError(408, said, kind="timeout_error", code="slow_body") from problem
-    asked = parse(kind, body)
-    asked.check_stream()
-    return asked
+    return parse(kind, body)
 
 
 def _check_samples(count: int, most: int) -> None:

@@ -1,5 +1,6 @@
 """The answers of /v1/chat/completions."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -11,7 +12,6 @@ from .chat_request import ChatRequest
 from .errors import ApiError
 from .event_stream import DONE, event
 from .logprobs import chat_logprobs
-from .prompts import off_loop
 from .responses import (
     AnswerMessage,
     ChatBody,
@@ -23,16 +23,18 @@ from .responses import (
     usage_body,
 )
 from .served import Served
-from .streams import merged
 
 
 async def conversation_ids(served: Served, asked: ChatRequest) -> list[int]:
     """The conversation's token ids, up to where the answer starts. Raises ApiError where the template refuses it."""
-    messages = [message.for_template() for message in asked.messages]
-    size = sum(len(message["content"]) for message in messages)
-    variables = asked.chat_template_kwargs or {}
+
+    def ids() -> list[int]:
+        messages = [message.for_template() for message in asked.messages]
+        return served.engine.tokenizer.encode_chat(messages, **(asked.chat_template_kwargs or {}))
+
     try:
-        return await off_loop(size, lambda: served.engine.tokenizer.encode_chat(messages, **variables))
+        # Always in a thread: how long a template takes cannot be told from the messages' sizes.
+        return await asyncio.to_thread(ids)
     except OptionError as problem:
         raise ApiError(400, str(problem), param="messages") from problem
     except (ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as problem:
@@ -80,8 +82,8 @@ class ChatAnswer:
     async def events(self, params: SamplingParams, options: RequestOptions) -> AsyncGenerator[bytes, None]:
         """Each sample begins with its role; then one for every token, which may have no text yet."""
         begun: set[int] = set()
-        async with aclosing(merged([self._served.engine.astream(self._ids, params, options=options)])) as chunks:
-            async for _, chunk in chunks:
+        async with aclosing(self._served.engine.astream(self._ids, params, options=options)) as chunks:
+            async for chunk in chunks:
                 self._call.see(chunk)
                 if chunk.sample_index not in begun:
                     first = self._chunk([self._role(chunk.sample_index)])

@@ -4,7 +4,8 @@ import gc
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -26,17 +27,34 @@ def _serve(engine: Path | None, config: Path | None, print_config: bool, **flags
     if print_config:
         print(json.dumps(settings.shown(), indent=1))
         return
-    # What is made until the server is ready stays for good: looking for garbage in it only takes time.
-    gc.disable()
     set_up_logs(settings.log_format, settings.log_level)
-    # The engine loads while the web framework, which takes as long, is imported.
-    from .startup import begin_load, listen
+    with _uncollected() as collect:
+        # The engine loads while the web framework, which takes as long, is imported.
+        from .startup import begin_load, listen
 
-    listener = listen(settings.host, settings.port)
-    loading = begin_load(settings)
-    from .process import Process
+        listener = listen(settings.host, settings.port)
+        loading = begin_load(settings)
+        from .process import Process
 
-    Process(settings, listener, loading).run()
+        Process(settings, listener, loading).run(on_ready=collect)
+
+
+@contextmanager
+def _uncollected() -> Iterator[Callable[[], None]]:
+    """No garbage is looked for until the block ends, or calls what it is given: what is there by then stays for good,
+    and looking through it would only take time.
+    """
+
+    def collect() -> None:
+        gc.freeze()
+        gc.enable()
+
+    gc.disable()
+    try:
+        yield collect
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def _flag_type(annotation: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..requests import Chunk, FinishReason, Prompt, PromptLogprob, RequestOptions
 from ..sampling import SamplingParams
@@ -12,7 +12,6 @@ from .event_stream import DONE, event
 from .logprobs import CompletionTexts, Found
 from .responses import CompletionBody, CompletionChoice, usage_body
 from .served import Served
-from .streams import merged
 
 PromptScores = Sequence[PromptLogprob | None]
 
@@ -99,12 +98,9 @@ class CompletionAnswer:
         choices = self._choices(params.n)
         scores: dict[int, PromptScores] = {}
         held: dict[int, list[Chunk]] = {}
-        streams = [
-            self._served.engine.astream(prompt, params, options=self._options(options, index))
-            for index, prompt in enumerate(self.ids)
-        ]
-        async with aclosing(merged(streams)) as chunks:
-            async for prompt_index, chunk in chunks:
+        async with aclosing(self._served.engine.astream(self.ids, params, options=options)) as chunks:
+            async for chunk in chunks:
+                prompt_index = chunk.prompt_index
                 self._call.see(chunk)
                 if chunk.prompt_logprobs is not None:
                     scores[prompt_index] = chunk.prompt_logprobs
@@ -128,11 +124,6 @@ class CompletionAnswer:
             for prompt in range(len(self.ids))
             for sample in range(samples)
         ]
-
-    def _options(self, options: RequestOptions, prompt_index: int) -> RequestOptions:
-        if len(self.ids) == 1:
-            return options
-        return replace(options, request_id=f"{options.request_id}-{prompt_index}")
 
     def _body(self, choices: list[CompletionChoice], usage: bool = False) -> CompletionBody:
         update: dict[str, object] = {"choices": choices}

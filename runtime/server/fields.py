@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import pydantic_core
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from ..checks import INT32_MAX
 from ..requests import RequestOptions
@@ -87,7 +87,7 @@ class SamplingFields(BaseModel):
     ignore_eos: bool | None = None
     """Go on past the model's own end tokens."""
     priority: Annotated[int, Field(ge=-INT32_MAX, le=INT32_MAX)] | None = None
-    """Higher goes first."""
+    """Higher goes first; the server's max_priority is the highest it takes."""
     cache_salt: Annotated[str, Field(max_length=256)] | None = None
     """Cached prefixes are shared only among requests of equal salt."""
     return_token_ids: bool | None = None
@@ -102,6 +102,13 @@ class SamplingFields(BaseModel):
     prompt_cache_key: str | None = None
     prediction: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+
+    @field_validator("stream_options")
+    @classmethod
+    def _of_a_stream(cls, value: StreamOptions | None, others: ValidationInfo) -> StreamOptions | None:
+        if value is not None and not others.data.get("stream"):
+            raise ValueError("needs stream to be true; set it, or leave them out")
+        return value
 
     @property
     def samples(self) -> int:
@@ -126,22 +133,21 @@ class SamplingFields(BaseModel):
         }
         return replace(defaults, **{name: value for name, value in asked.items() if value is not None} | others)
 
-    def options(self, request_id: str, key: str, deadline: float | None) -> RequestOptions:
-        """How the request is treated among others. ``key``: of the API key's holder; empty: nobody is known."""
+    def options(self, request_id: str, key: str, deadline: float | None, max_priority: int) -> RequestOptions:
+        """How the request is treated among others. ``key``: of the API key's holder; empty: nobody is known. Raises
+        ApiError for a priority above ``max_priority``.
+        """
+        priority = self.priority or 0
+        if priority > max_priority:
+            said = f"priority must be {max_priority} at most (the server's max_priority), got {priority}; ask for less"
+            raise ApiError(400, said, param="priority", code="invalid_value")
         return RequestOptions(
             request_id=request_id,
-            priority=self.priority or 0,
+            priority=priority,
             key=key or (f"user:{self.user}" if self.user else ""),
             deadline=deadline,
             cache_salt=self.cache_salt or "",
         )
-
-    def check_stream(self) -> None:
-        """Raise ApiError for options of a stream where none is asked for."""
-        if self.stream_options is not None and not self.stream:
-            raise ApiError(
-                400, "stream_options needs stream to be true; set it, or leave them out", param="stream_options"
-            )
 
     @property
     def usage_chunk(self) -> bool:

@@ -26,11 +26,11 @@ class JsonFormatter(logging.Formatter):
 
 
 class HumanFormatter(logging.Formatter):
-    """The same, for reading as it comes."""
+    """The same, for reading as it comes. Callers choose some of the values: none may hold what a terminal obeys."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        extra = " ".join(f"{name}={value}" for name, value in _extra(record).items() if value is not None)
+        extra = " ".join(f"{name}={_visible(value)}" for name, value in _extra(record).items() if value is not None)
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         line = f"{clock} {level}{record.getMessage()}{f'  {extra}' if extra else ''}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -49,6 +49,11 @@ def set_up_logs(form: Literal["auto", "json", "human"], level: str, stream: Text
     # Its own access log knows neither tokens nor request ids; what it says of its start and end, we say ourselves.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
+def _visible(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else json.dumps(text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

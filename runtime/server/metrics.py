@@ -75,8 +75,12 @@ class Metrics:
         self._step_tokens.observe(record.tokens)
 
     def request(self, record: RequestRecord) -> None:
-        """Called by the engine after every sample."""
+        """Called by the engine after every sample. Only of those that were completed are times observed: others end
+        whenever their callers leave, or as soon as they fail.
+        """
         self._samples.labels(record.outcome).inc()
+        if record.outcome not in ("stop", "length"):
+            return
         if record.scheduled is not None:
             self._queue.observe(record.scheduled - record.arrived)
         if record.first_token is not None:

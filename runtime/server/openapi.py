@@ -17,6 +17,7 @@ _RETRY = {"headers": {"Retry-After": {"schema": {"type": "integer"}, "descriptio
 _ERRORS: dict[int, dict[str, Any]] = {
     400: {"description": "The request is wrong; it says where."},
     401: {"description": "An API key is required."},
+    403: {"description": "Without keys on a loopback address: the Host header is another machine's name."},
     404: {"description": "There is no such model."},
     408: {"description": "It was not done, or not sent, in time."},
     413: {"description": "The body is too large."},
@@ -39,12 +40,12 @@ class _Endpoint(NamedTuple):
 
 
 _ENDPOINTS = {
-    "/health": _Endpoint("get", Status),
-    "/ready": _Endpoint("get", Status),
-    "/version": _Endpoint("get", Version, (401,)),
-    "/metrics": _Endpoint("get", None, (401,)),
-    "/v1/models": _Endpoint("get", ModelList, (401, 503)),
-    "/v1/models/{name}": _Endpoint("get", ModelBody, (401, 404, 503)),
+    "/health": _Endpoint("get", Status, (403,)),
+    "/ready": _Endpoint("get", Status, (403,)),
+    "/version": _Endpoint("get", Version, (401, 403)),
+    "/metrics": _Endpoint("get", None, (401, 403)),
+    "/v1/models": _Endpoint("get", ModelList, (401, 403, 503)),
+    "/v1/models/{name}": _Endpoint("get", ModelBody, (401, 403, 404, 503)),
     "/v1/completions": _Endpoint("post", CompletionBody, _ALL, CompletionRequest, CompletionBody),
     "/v1/chat/completions": _Endpoint("post", ChatBody, _ALL, ChatRequest, ChatChunk),
 }

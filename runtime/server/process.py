@@ -1,11 +1,10 @@
 """The serving process: from a bound socket to its last answer."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from ..artifact.version import xllmc_version
 from ..trace import TraceWriter
 from .app import create_app
 from .connections import limited
+from .hosts import is_loopback
 from .logs import LOGGER
 from .metrics import Metrics
 from .served import Served
@@ -26,7 +26,6 @@ from .startup import address_of, seconds_alive
 _CLOSE_SECONDS = 2
 """For connections that are still open after draining."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LOOPBACK = ("127.", "::1", "localhost")
 
 
 class Server(uvicorn.Server):
@@ -63,14 +62,18 @@ class Process:
         self._server = Server(config)
         self._trace = TraceWriter(settings.trace) if settings.trace else None
         self._draining: asyncio.Task[None] | None = None
+        self._on_ready: Callable[[], None] = lambda: None
 
-    def run(self) -> None:
-        """Return when all is answered. Raises what loading the engine raised."""
+    def run(self, on_ready: Callable[[], None]) -> None:
+        """Return when all is answered; ``on_ready`` is called once when requests are taken. Raises what loading the
+        engine raised.
+        """
+        self._on_ready = on_ready
         # Series of when other series were made, twice as many for nothing.
         disable_created_metrics()
         address = address_of(self._listener)
         LOGGER.info("listening", extra={"url": address, "version": xllmc_version(), "pid": os.getpid()})
-        if not self._settings.host.startswith(_LOOPBACK) and not self._settings.keys():
+        if not is_loopback(self._settings.host) and not self._settings.keys():
             LOGGER.warning("whoever reaches this address may use the model: there are no API keys")
         try:
             asyncio.run(self._run())
@@ -102,10 +105,8 @@ class Process:
         self.service.metrics.watch(engine)
         if self._trace is not None:
             engine.observe(self._trace)
-        # What is there now stays: the collector need never look at it.
-        gc.freeze()
-        gc.enable()
         self.service.served = served
+        self._on_ready()
         model = engine.manifest.model
         LOGGER.info(
             "ready",

@@ -1,15 +1,12 @@
 """Prompts as token ids, checked against the model before the engine sees them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Sequence
 
 from ..requests import Prompt
 from .errors import ApiError
 from .served import Served
 
-T = TypeVar("T")
 _QUICK = 8192
 """Characters that are tokenized in a millisecond or two; more would hold up the answers of others."""
 
@@ -17,7 +14,7 @@ _QUICK = 8192
 async def prompt_ids(served: Served, prompts: Sequence[Prompt]) -> list[list[int]]:
     """The token ids of each prompt. Raises ApiError for what this model cannot read."""
     size = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
-    return await off_loop(size, partial(_all_ids, served, prompts))
+    return _all_ids(served, prompts) if size <= _QUICK else await asyncio.to_thread(_all_ids, served, prompts)
 
 
 def _all_ids(served: Served, prompts: Sequence[Prompt]) -> list[list[int]]:
@@ -33,11 +30,6 @@ def _all_ids(served: Served, prompts: Sequence[Prompt]) -> list[list[int]]:
         check_length(ids, served.context, param)
         found.append(ids)
     return found
-
-
-async def off_loop(size: int, work: Callable[[], T]) -> T:
-    """The result of ``work`` over ``size`` characters: in a thread if that is long."""
-    return work() if size <= _QUICK else await asyncio.to_thread(work)
 
 
 def require_tokenizer(served: Served, param: str) -> None:

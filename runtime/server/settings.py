@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..artifact.errors import OptionError
+from ..checks import INT32_MAX
 from ..options import Preemption, SchedulingOptions
 
 ENV_PREFIX = "XLLMC_SERVE_"
@@ -57,7 +58,8 @@ class ServeSettings(BaseSettings):
     max_samples: Positive = 2048
     """Samples (prompts times n) that one request may ask for."""
     idle_timeout: Seconds = 75.0
-    """Seconds a connection may take to send a request, and may stay open without one."""
+    """Seconds a connection may take to send a request, may read nothing of an answer, and may stay open without
+    either."""
     request_timeout: Seconds | None = None
     """Seconds after which a request that is not done ends with an error (408). Default: none."""
     drain_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
@@ -99,8 +101,11 @@ class ServeSettings(BaseSettings):
     """Tokens whose states the host's other memory may hold."""
     max_waiting: Positive = 4096
     """Requests that may wait; more are refused (429)."""
-    max_waiting_tokens: Positive | None = None
-    """Tokens of the prompts that may wait."""
+    max_waiting_tokens: Positive = 1_000_000
+    """Tokens of the prompts that may wait; more are refused (429)."""
+    max_priority: Annotated[int, Field(ge=0, le=INT32_MAX)] = 0
+    """The highest priority that requests may ask for; higher ones are refused (400). At 0, they may only let others go
+    first."""
 
     @classmethod
     def settings_customise_sources(

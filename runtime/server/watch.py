@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .call import Call, request_id
 from .errors import CLIENT_GONE, ApiError, error_response
+from .hosts import may_name
 from .logs import LOGGER
 from .metrics import Metrics
 
@@ -37,11 +38,20 @@ class Keys:
 class Watch:
     """Gives every request an id and a Call (``scope["state"]["call"]``), asks for keys, and reports its end."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, metrics: Metrics, open_paths: frozenset[str] = OPEN_PATHS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        metrics: Metrics,
+        open_paths: frozenset[str] = OPEN_PATHS,
+        host: str | None = None,
+    ) -> None:
+        """``host``: of a server for this machine only, which other names are not meant for; None: any name will do."""
         self._app = app
         self._keys = keys
         self._metrics = metrics
         self._open = open_paths
+        self._host = host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,6 +84,14 @@ class Watch:
             self._report(scope, call, status)
 
     def _answer(self, scope: Scope, headers: Headers, call: Call) -> ASGIApp:
+        asked = headers.get("host", "")
+        if self._host is not None and not may_name(asked, self._host):
+            message = (
+                "a server for its own machine, without API keys, takes requests for localhost only (the Host header), "
+                f"got {asked[:100]!r}; send that name, or start the server with API keys"
+            )
+            call.error = "wrong_host"
+            return error_response(ApiError(403, message, code=call.error))
         if self._keys and scope["path"] not in self._open:
             holder = self._keys.holder(headers.get("authorization", ""))
             if holder is None:
@@ -85,8 +103,7 @@ class Watch:
         return self._app
 
     def _report(self, scope: Scope, call: Call, status: int) -> None:
-        if call.outcome == "disconnected":
-            status = CLIENT_GONE
+        status = CLIENT_GONE if call.outcome == "disconnected" else status or 500  # 0: it was cancelled
         route = getattr(scope.get("route"), "path", "unmatched")
         self._metrics.answered(route, _known(scope["method"]), status, time.perf_counter() - call.began)
         quiet = scope["path"] in OPEN_PATHS or scope["path"] == "/metrics"

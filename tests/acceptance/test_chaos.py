@@ -15,7 +15,7 @@ from xllmc.runtime.sampling import SamplingParams
 
 from tests.checkpoints import probe_tokens
 from tests.conftest import CompileEngine
-from tests.runtime.server.serving import PATIENCE, Served
+from tests.runtime.server.serving import PATIENCE, Serving, wait_until
 
 REQUESTS, CONCURRENCY = 1000, 64
 SIZES = ("--max-tokens", 64, "--max-sequences", 12, "--max-rows", 16, "--kv-tokens", 1024, "--swap-tokens", 512)
@@ -123,7 +123,9 @@ async def refused(client: httpx.AsyncClient, body: dict[str, Any], rng: random.R
     return "refused"
 
 
-async def besiege(server: Served, requests: list[dict[str, Any]], alone: list[Any], rng: random.Random) -> Counter[str]:
+async def besiege(
+    server: Serving, requests: list[dict[str, Any]], alone: list[Any], rng: random.Random
+) -> Counter[str]:
     """All requests, so many at a time; what became of them."""
     outcomes: Counter[str] = Counter()
     gate = asyncio.Semaphore(CONCURRENCY)
@@ -165,33 +167,33 @@ def test_a_thousand_requests_lose_nothing(engine_dir: CompileEngine, family: str
         engine_dir(family, dtype), threads=1, kv_tokens=2048, scheduling=SchedulingOptions(prefix_cache=False)
     ) as engine:
         alone = [expected(engine, body) for body in requests]
-    served = Served(engine_dir(family, dtype), "--port", 0, *SIZES, "--ttft", 0.5, "--tpot", 0.01)
-    try:
-        served.wait("ready")
+    options = (*SIZES, "--ttft", 0.5, "--tpot", 0.01, "--max-priority", 1)
+    with Serving(engine_dir(family, dtype), "--port", 0, *options) as server:
+        server.wait("ready")
         half = REQUESTS // 2
-        outcomes = asyncio.run(besiege(served, requests[:half], alone[:half], rng))
-        memory = resident_bytes(served.process.pid)
-        outcomes += asyncio.run(besiege(served, requests[half:], alone[half:], rng))
-        grown = resident_bytes(served.process.pid) - memory
-        text = until_idle(served.url)
+        outcomes = asyncio.run(besiege(server, requests[:half], alone[:half], rng))
+        memory = resident_bytes(server.process.pid)
+        outcomes += asyncio.run(besiege(server, requests[half:], alone[half:], rng))
+        grown = resident_bytes(server.process.pid) - memory
+        text = metrics_when_idle(server.url)
         assert outcomes.total() == REQUESTS and outcomes["right"] > REQUESTS / 2, outcomes
         assert outcomes["left in mid-stream"] > 10 and outcomes["left before the answer"] > 10, outcomes
         assert outcomes["refused"] > 50, outcomes
         assert metric(text, "xllmc_preemptions_total") > 0 and metric(text, "xllmc_prefix_cache_hit_tokens_total") > 0
         assert metric(text, "xllmc_pages", 'use="in_use"') == 0
         assert grown < MEMORY_GROWTH, f"{grown / 1e6:.1f} MB"
-        served.process.terminate()
-        assert served.ends() == 0
-    finally:
-        served.process.kill()
+        server.process.terminate()
+        assert server.ends() == 0
 
 
-def until_idle(url: str) -> str:
+def metrics_when_idle(url: str) -> str:
     """The metrics, once nothing runs: those who left are noticed a moment later."""
     with httpx.Client(base_url=url, timeout=PATIENCE) as client:
-        for _ in range(200):
-            text = client.get("/metrics").text
-            if metric(text, "xllmc_running") == metric(text, "xllmc_waiting") == 0:
-                return text
-            client.get("/health")
-    raise AssertionError(text)
+        texts: list[str] = []
+
+        def idle() -> bool:
+            texts.append(client.get("/metrics").text)
+            return metric(texts[-1], "xllmc_running") == metric(texts[-1], "xllmc_waiting") == 0
+
+        wait_until(idle)
+        return texts[-1]

@@ -234,9 +234,9 @@ def test_a_file_of_prompts(capsys: pytest.CaptureFixture[str], toy_engine: Path,
 
 FILES = {
     "": "must hold prompts, one JSON value a line, got none",
-    '"a"\n{"prompt": 1}\n': "line 2 of .* got int",
-    "[1, true]\n": "line 1 of .* got list",
-    "{": "line 1 of .* must be JSON",
+    '"a"\n{"prompt": 1}\n': "prompts.jsonl:2: .* got int",
+    "[1, true]\n": "prompts.jsonl:1: .* got list",
+    "{": "prompts.jsonl:1 must be JSON",
     '{"prompt": "a", "n": 2}': "got an object with 'prompt', 'n'",
 }
 

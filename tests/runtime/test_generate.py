@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xllmc.runtime.artifact.errors import NumericError, OptionError
 from xllmc.runtime.engine import Engine
+from xllmc.runtime.options import SchedulingOptions
 from xllmc.runtime.requests import Completion
 from xllmc.runtime.runner import Runner
 from xllmc.runtime.sampling import SamplingParams
@@ -287,3 +288,45 @@ def test_engines_without_a_tokenizer_speak_token_ids(toy_library: Path, tmp_path
         assert done.text == "" and len(done.token_ids) == 12
         with pytest.raises(OptionError, match="stop strings need a tokenizer"):
             engine.generate([[1]], SamplingParams(stop=("a",)))
+
+
+def test_several_prompts_stream_as_one_submission(engine: Engine) -> None:
+    texts: dict[int, str] = {}
+    for chunk in engine.stream([[1], [2, 3]], GREEDY):
+        texts[chunk.prompt_index] = texts.get(chunk.prompt_index, "") + chunk.text
+    assert texts == {done.prompt_index: done.text for done in engine.generate([[1], [2, 3]], GREEDY)}
+
+
+def test_an_observer_that_raises_hangs_nobody(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+
+    class Broken:
+        kernel_times = False
+
+        def __init__(self, of: str) -> None:
+            self._of = of
+
+        def step(self, record: object) -> None:
+            if self._of == "step":
+                raise RuntimeError("broken observer")
+
+        def request(self, record: object) -> None:
+            if self._of == "request":
+                raise RuntimeError("broken observer")
+
+    for of in ("step", "request"):
+        engine.observe(Broken(of))
+        try:
+            assert engine.generate([[1]], SamplingParams(max_tokens=3, temperature=0))[0].token_ids == alone([1], 3)
+        except RuntimeError as problem:
+            assert str(problem) == "broken observer"
+        assert engine.generate([[1]], GREEDY)[0].token_ids == alone([1], 12)
+    settle(engine)
+
+
+def test_samples_that_share_a_prompt_are_no_cache_hits(toy_engine: Path) -> None:
+    with Engine.load(toy_engine, kv_tokens=800, scheduling=SchedulingOptions(prefix_cache=False)) as engine:
+        done = engine.generate([list(range(80))], SamplingParams(n=6, max_tokens=3))
+        stats = engine.stats()
+        assert (stats.prompt_tokens, stats.cached_tokens) == (80, 0)
+        assert [one.usage.cached_tokens for one in done] == [0, 79, 79, 79, 79, 79]

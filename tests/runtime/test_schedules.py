@@ -51,7 +51,8 @@ def run(path: Path, shape: Shape, work: list[Ask], alone: Alone) -> None:
             a.params.prompt_logprobs is not None and not a.params.max_tokens and a.params.n == 1 and len(a.prompt) > 1
             for a in work
         )
-        assert stats.computed_tokens == stats.prompt_tokens - stats.cached_tokens + further - spared
+        prompts = sum(record.usage.prompt_tokens - record.usage.cached_tokens for record in watch.requests)
+        assert stats.computed_tokens == prompts + further - spared
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,3 +74,17 @@ def test_stop_strings_meet_unfinished_characters(stop: str) -> None:
     tokens = TOKENIZER.encode(f"café{stop}x").ids
     shown = "".join(finder.add(text.add(token)) for token in tokens)
     assert shown == ("caf" if stop == "é" else "café")
+
+
+def test_tokens_without_text_cost_no_more_the_more_there_are() -> None:
+    """Special tokens decode to nothing: what is decoded again at each must not grow."""
+    longest = 0
+
+    def decode(ids: Sequence[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return "".join(chr(token) for token in ids if token)
+
+    text = IncrementalText(decode, [ord("a")])
+    shown = [text.add(token) for token in [ord("b"), *[0] * 500, ord("c"), 0, ord("d")]]
+    assert "".join(shown) == "bcd" and longest < 50

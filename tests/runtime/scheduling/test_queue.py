@@ -143,7 +143,7 @@ def test_every_late_request_is_told_once() -> None:
     for one in requests:
         deadlines.add(one)
     assert deadlines.next == 1.0
-    requests[1].sequences[0].status = "ended"
+    requests[1].ended_samples = 1
     assert deadlines.next == 3.0 and deadlines.passed(2.9) == []
     assert deadlines.passed(3.0) == [requests[3], requests[4]]
     assert deadlines.passed(4.0) == [] and deadlines.next == 5.0

@@ -1,5 +1,9 @@
 """/v1/chat/completions, asked by the official client."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import openai
 import pytest
 from xllmc.runtime.engine import Engine
@@ -130,3 +134,25 @@ def test_bad_messages_are_named(server: Running, messages: object, param: str) -
     with pytest.raises(openai.BadRequestError) as refused:
         server.openai.chat.completions.create(model=MODEL, messages=messages)
     assert refused.value.param.startswith(param)
+
+
+def test_templates_do_not_hold_up_others(server: Running, toy: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short the messages are."""
+    began, go_on = threading.Event(), threading.Event()
+    encode = toy.tokenizer.encode_chat
+
+    def slow(messages: Any, **variables: Any) -> list[int]:
+        began.set()
+        assert go_on.wait(60)
+        return encode(messages, **variables)
+
+    monkeypatch.setattr(toy.tokenizer, "encode_chat", slow)
+    with ThreadPoolExecutor() as pool:
+        messages = [{"role": "user", "content": ""}]
+        asked = pool.submit(server.post, "/v1/chat/completions", messages=messages, max_tokens=1)
+        try:
+            assert began.wait(60)
+            assert server.http.get("/health", timeout=30).status_code == 200
+        finally:
+            go_on.set()
+        assert asked.result().status_code == 200

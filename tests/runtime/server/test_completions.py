@@ -184,7 +184,7 @@ def test_errors_are_the_clients_exceptions(server: Running) -> None:
         create(model=MODEL, prompt="x" * 20_000)
     with pytest.raises(openai.BadRequestError, match=f"from 0 to {VOCAB - 1}, got {VOCAB}"):
         create(model=MODEL, prompt=[[1], [VOCAB]])
-    with pytest.raises(openai.BadRequestError, match="stream_options needs stream"):
+    with pytest.raises(openai.BadRequestError, match="stream_options: needs stream"):
         create(model=MODEL, prompt="x", stream_options={"include_usage": True})
     with pytest.raises(openai.BadRequestError, match="2048 samples"):
         create(model=MODEL, prompt=["x"] * 17, n=128)

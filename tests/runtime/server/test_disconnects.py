@@ -51,10 +51,13 @@ def test_a_client_that_leaves_before_its_body_is_whole(server: Running) -> None:
 
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as leaving:
-        head = (
-            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n"
+        lines = (
+            "POST /v1/completions HTTP/1.1",
+            "Host: localhost",
+            "Content-Type: application/json",
+            "Content-Length: 90",
         )
-        leaving.sendall(head.encode() + b'{"prompt"')
+        leaving.sendall("\r\n".join(lines).encode() + b'\r\n\r\n{"prompt"')
     assert server.post(prompt="x", max_tokens=1).status_code == 200
 
 

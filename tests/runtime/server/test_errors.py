@@ -152,6 +152,19 @@ def test_keys_are_asked_for(strict: Running) -> None:
         caller.completions.create(model="toy", prompt="x")
 
 
+def test_priorities_are_limited(server: Running, other: Engine) -> None:
+    """Lower ones, which only let others go first, are not."""
+    for body in ({"prompt": "x"}, {"prompt": "x", "stream": True}):
+        refused = error(server.post(**body, priority=1))
+        assert refused["param"] == "priority" and "max_priority" in refused["message"]
+    messages = [{"role": "user", "content": "x"}]
+    assert server.post(PATHS[1], messages=messages, priority=1).status_code == 400
+    assert server.post(prompt="x", max_tokens=1, priority=-1).status_code == 200
+    with running(other, max_priority=2) as found:
+        assert found.post(prompt="x", max_tokens=1, priority=2).status_code == 200
+        assert found.post(prompt="x", max_tokens=1, priority=3).status_code == 400
+
+
 def test_metrics_can_be_open(chatty_engine: Path) -> None:
     with (
         Engine.load(chatty_engine, threads=1) as engine,
@@ -171,11 +184,11 @@ def test_connections_are_limited_and_silent_ones_closed(strict: Running) -> None
         while not answer.startswith(b"HTTP/1.1 503"):
             with socket.create_connection((host, int(port))) as one:
                 one.settimeout(60)
-                one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 answer = one.recv(65536)
         assert b"Retry-After: 1" in answer and b'"error"' in answer
         # One has asked before, and begins to ask again.
-        held[0].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /he")
+        held[0].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he")
         assert held[0].recv(65536).startswith(b"HTTP/1.1 200")
         held[0].settimeout(60)
         while held[0].recv(65536):

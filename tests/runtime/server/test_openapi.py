@@ -54,7 +54,19 @@ def test_the_document_says_what_there_is(server: Running) -> None:
         *("/v1/completions", "/v1/chat/completions"),
     }
     completions = document["paths"]["/v1/completions"]["post"]
-    assert set(completions["responses"]) == {"200", "400", "401", "404", "408", "413", "415", "429", "500", "503"}
+    assert set(completions["responses"]) == {
+        "200",
+        "400",
+        "401",
+        "403",
+        "404",
+        "408",
+        "413",
+        "415",
+        "429",
+        "500",
+        "503",
+    }
     fields = document["components"]["schemas"]["CompletionRequest"]
     assert fields["additionalProperties"] is False and fields["required"] == ["prompt"]
     assert all("HTTPValidationError" not in name for name in document["components"]["schemas"])

@@ -1,5 +1,6 @@
 """The server as a process: from its start to its end, whoever ends it."""
 
+import gc
 import json
 import os
 import signal
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from xllmc.runtime.artifact.errors import OptionError
+from xllmc.runtime.engine import Engine
+from xllmc.runtime.server.command import serve_command
 
-from tests.runtime.server.serving import PATIENCE, SERVE, Serving, client
+from tests.runtime.server.serving import PATIENCE, SERVE, Serving, client, running
 
 PATH = "/v1/completions"
 LONG = {"prompt": "x", "max_tokens": 150, "ignore_eos": True, "stream": True}
@@ -141,3 +145,16 @@ def test_whoever_can_be_reached_without_keys_is_told(chatty_engine: Path) -> Non
         server.wait("ready")
         assert not [line for line in server.log if line["level"] == "warning"]
         assert "secret" not in json.dumps(server.log)
+
+
+def test_garbage_is_collected_again_whatever_happens(
+    chatty_engine: Path, other: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server in another program leaves that program's garbage alone; the command's looks at what is new only."""
+    frozen = gc.get_freeze_count()
+    with running(other):
+        assert gc.isenabled() and gc.get_freeze_count() == frozen
+    monkeypatch.setattr("xllmc.runtime.server.command.set_up_logs", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OptionError, match="cannot listen"):
+        serve_command(engine=chatty_engine, config=None, print_config=False, port=taken.getsockname()[1])
+    assert gc.isenabled()

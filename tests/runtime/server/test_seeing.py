@@ -1,15 +1,22 @@
 """What logs and metrics say."""
 
+import asyncio
 import io
 import json
 import logging
+from typing import Literal
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
 from xllmc.runtime.engine import Engine
 from xllmc.runtime.observe import RequestRecord, StepRecord
+from xllmc.runtime.requests import Usage
 from xllmc.runtime.server.call import request_id
 from xllmc.runtime.server.logs import LOGGER, HumanFormatter, JsonFormatter
+from xllmc.runtime.server.metrics import Metrics
+from xllmc.runtime.server.watch import Keys, Watch
 
 from tests.runtime.server.serving import Running, running, wait_until
 
@@ -112,7 +119,7 @@ def test_the_engine_knows_who_asks_and_how(server: Running, toy: Engine, other: 
     toy.unobserve(recorder)
     first, *both = recorder.requests
     assert (first.request_id, first.key, first.priority) == ("mine", "user:me", -3)
-    assert {each.request_id for each in both} == {"two-0", "two-1"} and both[0].key == ""
+    assert {each.request_id for each in both} == {"two"} and both[0].key == ""
     other.observe(recorder)
     with running(other, api_key=("one", "two")) as keyed:
         for key in ("one", "one", "two"):
@@ -151,3 +158,36 @@ def test_lines_for_people_are_short() -> None:
     record = logging.makeLogRecord({"msg": "request", "levelno": logging.INFO, "status": 200, "key": None})
     text = HumanFormatter().format(record)
     assert text.endswith("request  status=200") and len(text) < 40
+
+
+def test_lines_for_people_hold_nothing_that_a_terminal_obeys() -> None:
+    """Whoever asks chooses the path."""
+    path = "/x\n12:00:00 draining\x1b[31m\u2028é"
+    record = logging.makeLogRecord({"msg": "request", "levelno": logging.INFO, "path": path})
+    text = HumanFormatter().format(record)
+    assert text.isprintable() and text.endswith('path="/x\\n12:00:00 draining\\u001b[31m\\u2028\\u00e9"')
+
+
+@pytest.mark.parametrize("outcome", ["stop", "length", "cancelled", "error"])
+def test_times_are_those_of_completed_samples(outcome: Literal["stop", "length", "cancelled", "error"]) -> None:
+    seen = Metrics()
+    usage = Usage(1, 0, 3, 1.0, 2.0, 8.0, 0)
+    seen.request(RequestRecord("id", 0, "", 0, 1.0, 2.0, 3.0, 9.0, outcome, "", usage))
+    text = seen.text().decode()
+    assert f'xllmc_samples_ended_total{{outcome="{outcome}"}} 1.0' in text
+    count = 1.0 if outcome in ("stop", "length") else 0.0
+    for name in ("time_to_first_token_seconds", "time_per_output_token_seconds", "request_seconds", "queue_seconds"):
+        assert f"xllmc_{name}_count {count}" in text
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("disconnected", "499"), ("", "500")])
+def test_requests_that_got_no_answer_have_a_status(outcome: str, status: str) -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["call"].outcome = outcome
+        raise asyncio.CancelledError
+
+    seen = Metrics()
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Watch(silent, Keys(()), seen)(scope, AsyncMock(), AsyncMock()))
+    assert f'status="{status}"' in seen.text().decode()
