@@ -144,6 +144,11 @@ class Engine:
         self._loop.drain()
 
     @property
+    def longest(self) -> int:
+        """Tokens that a sequence may have: of the model's context, as many as the key-value memory holds."""
+        return self.memory.longest(self.manifest.model.max_context)
+
+    @property
     def weights(self) -> Weights:
         """The packed weights in use, and their version."""
         return self._runner.weights

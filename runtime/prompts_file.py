@@ -23,6 +23,8 @@ def complete_file(engine: Engine, file: Path, params: SamplingParams, output: Pa
     standard output; with a bar on a terminal.
     """
     prompts = read_prompts(file, engine.tokenizer)
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise OptionError(f"--output must be a file in a directory that is there, got {output}")
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

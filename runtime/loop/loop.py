@@ -1,5 +1,6 @@
 """Requests in, chunks out: one thread schedules and hands out what steps gave, while steps run in another."""
 
+import os
 import threading
 import time
 from collections import deque
@@ -8,7 +9,7 @@ from collections.abc import Sequence as List
 from concurrent.futures import Future
 from typing import Literal, TypeVar
 
-from ..artifact.errors import DeadlineError, DrainingError, XllmcError
+from ..artifact.errors import DeadlineError, DrainingError, OptionError, XllmcError
 from ..library import closed
 from ..observe import EngineStats, Observer
 from ..requests import Chunk
@@ -31,6 +32,7 @@ _LINGER_SECONDS = 1.0
 """How long the threads of an idle engine stay."""
 _BLOCKED_SECONDS = 0.002
 """Between two looks at memory that something other than a request holds."""
+_LONGEST_SECONDS = 3600.0
 _RETRY_SECONDS = 5.0
 """After which a client may find another engine in the place of one that drains."""
 
@@ -62,6 +64,7 @@ class Loop:
         self._limits = limits
         self._vocab_size = vocab_size
         self._changed = threading.Condition()
+        self._process = os.getpid()
         self._state: Literal["open", "draining", "closed"] = "open"
         self._thread: threading.Thread | None = None
         self._commands: deque[Command] = deque()
@@ -111,9 +114,11 @@ class Loop:
         return future.result()
 
     def check_open(self) -> None:
-        """Raise OptionError after ``close``."""
+        """Raise OptionError after ``close``, and in a process that was forked since: threads do not come with it."""
         if self._state == "closed":
             raise closed()
+        if os.getpid() != self._process:
+            raise OptionError("this engine was loaded before the process was forked; load it in this one")
 
     def drain(self) -> None:
         """Take no more requests; those that were accepted go on."""
@@ -256,7 +261,8 @@ class Loop:
             waits.append(max(self._pacing.choose_at - now, 0.0))
         if not self._ahead and not self._calls:
             waits.append(_BLOCKED_SECONDS if self._scheduler.busy else _LINGER_SECONDS)
-        return min(waits, default=None)
+        # What a lock can wait for is bounded; a deadline need not be.
+        return min(*waits, _LONGEST_SECONDS) if waits else None
 
     def _turn(self) -> None:
         """Do what there is to do."""

@@ -114,7 +114,7 @@ class Process:
                 "model": served.names[0],
                 "architecture": model.architecture,
                 "dtype": model.dtype,
-                "max_context": model.max_context,
+                "max_context": served.context,
                 "digest": engine.manifest.digest[:12],
                 "seconds": seconds_alive(),
             },

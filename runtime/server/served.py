@@ -18,7 +18,7 @@ class Served:
         self.engine = engine
         self.names = settings.names
         self.vocabulary = engine.manifest.model.vocab_size
-        self.context = engine.manifest.model.max_context
+        self.context = engine.longest
         self.created = int(time.time())
         present = engine.tokenizer.present
         # Parsing a large vocabulary takes half a second, which the first request should not.

@@ -85,7 +85,9 @@ class Watch:
 
     def _answer(self, scope: Scope, headers: Headers, call: Call) -> ASGIApp:
         asked = headers.get("host", "")
-        if self._host is not None and not may_name(asked, self._host):
+        # What checks whether a server lives may call it anything, or nothing.
+        checked = self._host is not None and asked and scope["path"] not in OPEN_PATHS
+        if checked and not may_name(asked, str(self._host)):
             message = (
                 "a server for its own machine, without API keys, takes requests for localhost only (the Host header), "
                 f"got {asked[:100]!r}; send that name, or start the server with API keys"

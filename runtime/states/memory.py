@@ -1,5 +1,6 @@
 """The states of all sequences, whatever their kinds: opened, extended, shared, rolled back, stored away, released."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +65,10 @@ class StateMemory:
     def stored_pages(self) -> int:
         """Pages in the host's other memory."""
         return sum(group.stored for group in self.groups)
+
+    def longest(self, most: int) -> int:
+        """Tokens of the longest sequence that has room, ``most`` at most."""
+        return bisect_right(range(most + 1), 0, lo=1, key=lambda tokens: not self._fits(tokens)) - 1
 
     def check_fits(self, tokens: int) -> None:
         """Raise OptionError if a sequence of ``tokens`` can never have room."""
@@ -202,6 +207,9 @@ class StateMemory:
         """From now on the weights are of ``version``: nothing that others computed is found any more."""
         self.version = version
         self.forget_cache()
+
+    def _fits(self, tokens: int) -> bool:
+        return all(states.needs(tokens) <= states.pool.pages for states in self.groups)
 
     def _check_reaches_back(self, states: SequenceStates, length: int) -> None:
         """Before any group changes."""

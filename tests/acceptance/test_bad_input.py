@@ -186,7 +186,7 @@ def test_a_bad_compile_option_is_refused(options: tuple[str, ...], says: str, ch
         (("--prompt", "def", "--top-p", "1.5"), "top_p"),
         (("--prompt", "def", "--min-p", "-0.5"), "min_p"),
         (("--prompt", "def", "--top-k", "-3"), "top_k"),
-        (("--prompt", "def", "--max-tokens", "0"), "max_tokens"),
+        (("--prompt", "def", "--max-tokens", "-1"), "max_tokens"),
         (("--prompt", "def " * 600), "512"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from xllmc.runtime.artifact.errors import NumericError, OptionError
 from xllmc.runtime.engine import Engine
 from xllmc.runtime.options import SchedulingOptions
-from xllmc.runtime.requests import Completion
+from xllmc.runtime.requests import Completion, RequestOptions
 from xllmc.runtime.runner import Runner
 from xllmc.runtime.sampling import SamplingParams
 
@@ -330,3 +331,30 @@ def test_samples_that_share_a_prompt_are_no_cache_hits(toy_engine: Path) -> None
         stats = engine.stats()
         assert (stats.prompt_tokens, stats.cached_tokens) == (80, 0)
         assert [one.usage.cached_tokens for one in done] == [0, 79, 79, 79, 79, 79]
+
+
+def test_a_deadline_may_be_as_far_as_one_likes(engine: Engine) -> None:
+    far = RequestOptions(deadline=1e300)
+    assert engine.generate([[1]], GREEDY, options=far)[0].token_ids == alone([1], 12)
+
+
+def test_an_engine_does_not_outlive_a_fork(engine: Engine) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            engine.generate([[1]], GREEDY)
+        except OptionError as problem:
+            os.write(writer, str(problem).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"before the process was forked" in os.read(reader, 1000)
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize(("kv_tokens", "longest"), [(64, 64), (100, 128), (6400, 200)])
+def test_sequences_are_as_long_as_memory_allows(toy_engine: Path, kv_tokens: int, longest: int) -> None:
+    with Engine.load(toy_engine, kv_tokens=kv_tokens) as engine:
+        assert engine.longest == longest
+        engine.generate([[1] * (longest - 1)], SamplingParams(max_tokens=1))
