@@ -343,9 +343,10 @@ def _chunk(item: Item) -> Chunk:
 
 def _several(prompts: Prompt | Prompts) -> Prompts:
     """One prompt, text or token ids, or several of them: as several."""
-    if isinstance(prompts, str) or not len(prompts) or is_number(prompts[0]):
-        return [prompts]  # type: ignore[list-item]
-    return prompts  # type: ignore[return-value]
+    several = isinstance(prompts, List | np.ndarray) and len(prompts) > 0 and not is_number(prompts[0])
+    if several and not isinstance(prompts, str):
+        return prompts  # type: ignore[return-value]
+    return [prompts]  # type: ignore[list-item]
 
 
 def _listed(prompts: Prompts) -> list[Prompt]:

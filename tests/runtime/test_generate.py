@@ -358,3 +358,9 @@ def test_sequences_are_as_long_as_memory_allows(toy_engine: Path, kv_tokens: int
     with Engine.load(toy_engine, kv_tokens=kv_tokens) as engine:
         assert engine.longest == longest
         engine.generate([[1] * (longest - 1)], SamplingParams(max_tokens=1))
+
+
+@pytest.mark.parametrize("prompt", [None, 5, b"abc", {"a": 1}, []])
+def test_a_stream_of_what_is_no_prompt_is_refused(engine: Engine, prompt: Any) -> None:
+    with pytest.raises(OptionError, match="prompt"):
+        next(engine.stream(prompt, GREEDY))
