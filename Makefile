@@ -24,7 +24,8 @@ $(STAMP): constraints.txt pyproject.toml setup.py
 	@echo "Building .venv; the first time takes a few minutes, most of them for torch."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation --editable '.[compile,bench,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation --editable '.[compile,cuda,mlir,onnx,bench,dev]'
+	$(BIN)/python -m xllmc.codegen.ascend.install_adapter
 	touch $@
 
 demo: $(STAMP)

@@ -13,10 +13,14 @@ from ..runtime.artifact.errors import OptionError
 from ..runtime.artifact.reader import read_manifest
 from . import floors as floors_bench
 from . import runtime as runtime_bench
+from .cuda.command import cuda_command
+from .cuda.tune_command import tune_command
 from .serve.command import serve_command
 
 app = typer.Typer(help="Measure.", no_args_is_help=True)
 app.command("serve")(serve_command)
+app.command("cuda")(cuda_command)
+app.command("tune")(tune_command)
 
 
 @app.callback()

@@ -22,6 +22,15 @@ QWEN3_0_6B = {
 }
 """The geometry of Qwen/Qwen3-0.6B, from its config.json."""
 
+QWEN3_8B = QWEN3_0_6B | {
+    "hidden_size": 4096,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "intermediate_size": 12288,
+    "tie_word_embeddings": False,
+}
+"""The geometry of Qwen/Qwen3-8B, from its config.json."""
+
 
 def make_model(directory: Path, config: dict[str, object] = QWEN3_0_6B, vocabulary: int = 150_000) -> Path:
     """Write config.json and a synthetic byte-level BPE tokenizer of ``vocabulary`` entries."""

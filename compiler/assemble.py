@@ -163,6 +163,7 @@ def make_manifest(
         xllmc=xllmc_version(),
         tools={"torch": version("torch"), "transformers": version("transformers"), **bundle.tools},
         target=target,
+        batch_invariant=bundle.invariant,
         model=program.facts,
         weights=tuple(entries),
         states=states,

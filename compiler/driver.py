@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from ..runtime.artifact.errors import OptionError, XllmcError
 from ..runtime.artifact.schema import Manifest, Plan
 from ..runtime.artifact.tokenizer_file import read_tokenizer
 from ..runtime.artifact.writer import write_engine
-from ..runtime.machine import choose_profile
+from ..runtime.machine import target_profile
 from .assemble import entry_bytes, make_manifest, plugin_records, weight_entries, write_files, write_weights
 from .cost import DECODE, PREFILL, StepCost
 from .functions import add_sampling
@@ -51,8 +52,29 @@ class CompileResult:
     """By stage: trace, passes, kernels, weights."""
     unread: tuple[str, ...]
     """Tensors of the checkpoint that the model has no place for."""
-    predicted: Predicted
-    """How fast the engine should be on this machine, as far as its profile knows it."""
+    predicted: Predicted | None
+    """How fast the engine should be on its machine; None where no profile knows that."""
+    notes: tuple[str, ...]
+    """What the target has to say."""
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """A traced program after its passes, and what came out on the way."""
+
+    program: Program
+    source: WeightSource
+    reports: list[PassReport]
+    graphs: dict[str, str]
+    """Text of the program by stage."""
+    declared: dict[str, int]
+    """Matches that the model's family expects, by pass."""
+    listed: PassList
+    family: Family
+    family_origin: Origin
+    estimate: Estimate
+    unread: tuple[str, ...]
+    """Tensors of the checkpoint that the model has no place for."""
 
 
 def compile_model(
@@ -64,9 +86,59 @@ def compile_model(
     """
     options, listener = options or CompileOptions(), listener or Silent()
     target, target_origin = target_named(options.target, options.passes.plugins)
-    listed = pass_list(options.target, options.passes)
+    if target.name == "cpu" and options.dtype == "fp16":
+        raise OptionError("the CPU target computes in bf16 or fp32, not in fp16; try --dtype bf16")
     clock = Clock()
+    made = optimise(model_dir, out, options, listener, clock)
+    program, source, reports, graphs = made.program, made.source, made.reports, made.graphs
+    add_sampling(program)
+    verify_made(program, "the sampling functions")
+    clock.lap("passes")
 
+    plugins = plugin_records(made.listed, reports, {target_origin: target.name}, {made.family_origin: made.family.name})
+    with tempfile.TemporaryDirectory(prefix="xllmc-") as work, write_engine(out) as writer:
+        listener.stage("kernels", 1)
+        bundle = target.emit(
+            program,
+            BuildOptions(options.isa, options.jobs, options.batch_invariant),
+            Path(work),
+            lambda what: listener.advanced(0, what),
+        )
+        clock.lap("kernels")
+        entries = weight_entries(program)
+        # A device makes up weights itself when it loads; constants are always written.
+        seed = options.random_weights if bundle.plan.device_kernels else None
+        written = entries if seed is None else [e for e in entries if e.recipe is None]
+        listener.stage("weights", sum(entry_bytes(e) for e in written))
+        write_weights(writer, program, written, source, listener)
+        write_files(writer, bundle, graphs, model_dir)
+        clock.lap("weights")
+        manifest = make_manifest(program, bundle, entries, reports, graphs, target.name, plugins, made.declared)
+        manifest = writer.finish(
+            manifest.model_copy(update={"random_weights": seed}),
+            bundle.plan,
+            {
+                "seconds": clock.laps,
+                "passes": [{"name": r.name, "seconds": r.seconds, "check_seconds": r.check_seconds} for r in reports],
+            },
+        )
+    predicted = predict(bundle.plan, target.name)
+    return CompileResult(manifest, made.estimate, tuple(reports), clock.laps, made.unread, predicted, bundle.notes)
+
+
+def optimise(
+    model_dir: Path,
+    out: Path,
+    options: CompileOptions,
+    listener: Listener,
+    clock: "Clock",
+    without: Collection[str] = (),
+) -> Optimised:
+    """Trace the model and run the passes of the options' target; ``without``: passes left out, whose names may be of
+    other targets. A reproducer of a failed pass is written beside ``out``.
+    """
+    listed = pass_list(options.target, options.passes)
+    passes = tuple(one for one in listed.passes if one.name not in without)
     config = load_config(model_dir)
     source: WeightSource = (
         CheckpointSource(model_dir) if options.random_weights is None else RandomSource(options.random_weights)
@@ -86,7 +158,7 @@ def compile_model(
     listener.estimated(expected)
 
     graphs = {"traced": print_program(program)}
-    listener.stage("passes", len(listed.passes))
+    listener.stage("passes", len(passes))
 
     def passed(report: PassReport, after: Program) -> None:
         graphs[after.stage] = print_program(after)
@@ -94,44 +166,22 @@ def compile_model(
         listener.advanced(1, report.name)
 
     try:
-        program, reports = run(
-            program, listed.passes, RunOptions(options.verification, options.skip_failed_pass), passed
-        )
+        program, reports = run(program, passes, RunOptions(options.verification, options.skip_failed_pass), passed)
     except PassError as error:
         raise with_reproducer(error, listed, out) from error
     declared = family.expected_matches(config)
     if not options.allow_missed:
         check_expected(declared, reports, family.name, options.passes.disabled)
-    add_sampling(program)
-    verify_made(program, "the sampling functions")
-    clock.lap("passes")
-
-    plugins = plugin_records(listed, reports, {target_origin: target.name}, {family_origin: family.name})
-    with tempfile.TemporaryDirectory(prefix="xllmc-") as work, write_engine(out) as writer:
-        listener.stage("kernels", 1)
-        bundle = target.emit(
-            program, BuildOptions(options.isa, options.jobs), Path(work), lambda what: listener.advanced(0, what)
-        )
-        clock.lap("kernels")
-        entries = weight_entries(program)
-        listener.stage("weights", sum(entry_bytes(e) for e in entries))
-        write_weights(writer, program, entries, source, listener)
-        write_files(writer, bundle, graphs, model_dir)
-        clock.lap("weights")
-        manifest = writer.finish(
-            make_manifest(program, bundle, entries, reports, graphs, target.name, plugins, declared),
-            bundle.plan,
-            {
-                "seconds": clock.laps,
-                "passes": [{"name": r.name, "seconds": r.seconds, "check_seconds": r.check_seconds} for r in reports],
-            },
-        )
-    return CompileResult(manifest, expected, tuple(reports), clock.laps, sources.unread, predict(bundle.plan))
+    return Optimised(
+        program, source, reports, graphs, declared, listed, family, family_origin, expected, sources.unread
+    )
 
 
-def predict(plan: Plan) -> Predicted:
-    """The speed of a plan by this machine's profile, or by the shipped one where it has none."""
-    choice = choose_profile()
+def predict(plan: Plan, target: str) -> Predicted | None:
+    """The speed of a plan by its machine's profile, or by a shipped one; None for a target that has neither."""
+    choice = target_profile(target)
+    if choice is None:
+        return None
     cost = StepCost(plan, choice.profile)
     decode, prefill = (sizes["T"] / cost.seconds(sizes) for sizes in (DECODE, PREFILL))
     return Predicted(decode, prefill, choice.note)

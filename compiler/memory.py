@@ -5,7 +5,7 @@ multiplies by the capacity it chooses at load. Places are found largest first, a
 greedy by size: Pisarchyk & Lee, 2020).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -13,7 +13,7 @@ from torch import fx
 from ..runtime.artifact.schema import BufferEntry
 from .ir.dims import Dim, product, whole
 from .ir.op import Op
-from .ir.program import Function, Program, is_call, type_of
+from .ir.program import Function, Program, is_call, mutates_state, type_of
 from .ir.types import TensorType, TupleType
 
 ALIGNMENT = 64
@@ -29,6 +29,20 @@ class Value:
     @property
     def name(self) -> str:
         return self.node.name if self.index < 0 else f"{self.node.name}.{self.index}"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that the kernels of one call need among themselves."""
+
+    node: fx.Node
+    name: str
+    type: TensorType
+
+    @property
+    def value_name(self) -> str:
+        """Unlike any value's: those have no colon."""
+        return f"{self.node.name}:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -58,13 +72,23 @@ def source_of(node: fx.Node) -> Value | fx.Node:
     return Value(node, index) if node.op == "call_function" else node
 
 
-def plan_memory(program: Program) -> MemoryPlan:
+def state_name(node: fx.Node) -> str:
+    """The function input that a state value is, behind the calls that changed it."""
+    while node.op != "placeholder":
+        source = source_of(node)
+        call = source.node if isinstance(source, Value) else source
+        assert mutates_state(call), call
+        node = call.args[call.target.traits.mutates]
+    return str(node.target)
+
+
+def plan_memory(program: Program, scratches: Sequence[Scratch] = ()) -> MemoryPlan:
     """Places for all functions. What ``forward`` returns stays untouched while the later functions run."""
     kept: dict[str, int] = {}
     arenas: dict[str, int] = {}
     buffers: dict[str, BufferEntry] = {}
     for function in program.functions.values():
-        ranges = live_ranges(function)
+        ranges = [*live_ranges(function), *scratch_ranges(function, scratches)]
         ends = place(ranges, kept, buffers, function.name)
         for scale, end in ends.items():
             arenas[scale] = max(arenas.get(scale, 0), end)
@@ -99,6 +123,13 @@ def live_ranges(function: Function) -> list[Range]:
             scale, size = unit(kind)
             ranges.append(Range(value.name, scale, size, first, last.get(value, order[node])))
     return ranges
+
+
+def scratch_ranges(function: Function, scratches: Sequence[Scratch]) -> list[Range]:
+    """Each lives while its call's kernels run."""
+    order = {n: i for i, n in enumerate(function.graph.nodes)}
+    wanted = [s for s in scratches if s.node in order]
+    return [Range(s.value_name, *unit(s.type), order[s.node], order[s.node]) for s in wanted]
 
 
 def unit(kind: TensorType) -> tuple[str | None, int]:

@@ -21,8 +21,9 @@ relative to the largest magnitude in the row, by the result's dtype; *same bits*
 written `dtype[sizes]`: `T` tokens of a step, `S` sequences, `R` rows whose logits are wanted, `B` columns of the block
 table.
 
-**On the CPU** an op has a *kernel* of its own, or is computed together with its neighbours inside of a *generated loop*
-or the epilogue of a kernel, or needs *no code* because its result is its operand's bytes under another shape.
+For **cpu** (C++) and **triton** (CUDA, Ascend) an op has a *kernel* of its own, or is computed together with its
+neighbours inside of a *generated loop* or the epilogue of a kernel, or needs *no code* because its result is its
+operand's bytes under another shape.
 """
 
 OWN = "xllmc.compiler.ops."

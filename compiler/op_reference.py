@@ -70,6 +70,10 @@ class OpEntry:
         }
 
 
+LOOP_LANGUAGES = ("cpu", "triton")
+"""In which loops are generated."""
+
+
 def entries() -> list[OpEntry]:
     """Every registered op, plugins' too: by module, within it in the order of registration."""
     load_all()
@@ -110,11 +114,15 @@ def entry_named(name: str) -> OpEntry:
 
 
 def targets_of(op: Op) -> dict[str, str]:
-    """Target name to how it computes the op: ``kernel``, ``generated loop``, or ``no code`` for a view."""
+    """Kernel language to how the op is computed: ``kernel``, ``generated loop``, or ``no code`` for a view.
+
+    ``cpu`` is C++, ``triton`` CUDA's and Ascend's kernels.
+    """
     targets = dict.fromkeys(op.kernels, "kernel")
-    if "cpu" not in targets and (op.traits.view or op.traits.pointwise or op.traits.reduction):
-        targets["cpu"] = "no code" if op.traits.view else "generated loop"
-    return targets
+    if op.traits.view or op.traits.pointwise or op.traits.reduction:
+        for language in LOOP_LANGUAGES:
+            targets.setdefault(language, "no code" if op.traits.view else "generated loop")
+    return dict(sorted(targets.items()))
 
 
 def module_doc(module: str) -> str:

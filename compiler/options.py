@@ -7,14 +7,14 @@ from ..runtime.artifact.errors import OptionError
 from .pipeline.listing import PassSettings
 from .pipeline.run import Verification
 
-DTYPES = {"bf16": "bf16", "fp32": "f32"}
+DTYPES = {"bf16": "bf16", "fp32": "f32", "fp16": "f16"}
 
 
 @dataclass(frozen=True)
 class CompileOptions:
     target: str = "cpu"
     dtype: str = "bf16"
-    """Of weights and activations: ``bf16`` or ``fp32``."""
+    """Of weights and activations: ``bf16``, ``fp32``, or for devices ``fp16``."""
     max_context: int | None = None
     """Positions a sequence may have; None: the model's own limit."""
     isa: tuple[str, ...] = ("all",)
@@ -23,6 +23,8 @@ class CompileOptions:
     """Seed: invent weights instead of reading a checkpoint."""
     jobs: int = 2
     """C++ compilers run at once."""
+    batch_invariant: bool = False
+    """No result may depend on what else is in a step, at some cost of speed. The CPU's never do."""
     skip_failed_pass: bool = False
     """Leave a pass out that fails its checks, instead of stopping."""
     passes: PassSettings = field(default_factory=PassSettings)
@@ -41,5 +43,7 @@ class CompileOptions:
             raise OptionError(f"--max-context must be at least 2, a prompt and an answer; got {self.max_context}")
         if self.random_weights is not None and self.random_weights < 0:
             raise OptionError(f"--random-weights takes a seed of 0 or more, got {self.random_weights}")
+        if self.target != "cpu" and self.isa != ("all",):
+            raise OptionError(f"--isa is for --target cpu, got --target {self.target}; leave it out")
         if self.jobs < 1:
             raise OptionError(f"--jobs must be at least 1, got {self.jobs}")

@@ -16,6 +16,8 @@ class BuildOptions:
     """Instruction-set levels to build kernels for; ``all``, or ``native`` for the best that this machine runs."""
     jobs: int = 2
     """Compilers run at once."""
+    invariant: bool = False
+    """No result may depend on what else is in a step. The CPU's never do."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,17 @@ class Bundle:
     kernels: tuple[KernelLibrary, ...]
     tools: dict[str, str] = field(default_factory=dict)
     """Compilers by name, with their versions."""
+    invariant: bool = False
+    """Whether no result depends on what else is in a step."""
+    notes: tuple[str, ...] = ()
+    """What whoever compiled should know although nothing is wrong."""
 
 
 class Target(Protocol):
-    """One kind of machine. Found by name through the entry point ``xllmc.targets``."""
+    """One kind of machine. Found by name through the entry point ``xllmc.targets``.
+
+    A class with ``variants``, a tuple of names, is made with one of them: ``--target name:variant``.
+    """
 
     name: str
 

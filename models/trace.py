@@ -38,7 +38,7 @@ TRACED_TOKENS = 7
 @dataclass(frozen=True)
 class TraceOptions:
     dtype: str = "bf16"
-    """Of weights and activations: bf16 or f32."""
+    """Of weights and activations: bf16, f16 or f32."""
     max_context: int | None = None
     """Positions a sequence may have; None: what the model's configuration says."""
     handlers: Mapping[str, Handler] = field(default_factory=dict)

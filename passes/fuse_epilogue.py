@@ -61,7 +61,7 @@ def absorbable(node: fx.Node, producer: fx.Node) -> bool:
     if node.op != "call_function" or not node.target.traits.pointwise or node.target.kernels:
         return False
     kind = type_of(node)
-    return kind.shape == type_of(producer).shape and kind.dtype in ("f32", "bf16")
+    return kind.shape == type_of(producer).shape and kind.dtype in ("f32", "bf16", "f16")
 
 
 def fused_call(producer: fx.Node, chain: list[fx.Node]) -> Call:

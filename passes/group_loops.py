@@ -138,7 +138,7 @@ def rows_of(node: fx.Node) -> tuple[Size, ...] | None:
 
 
 def readable(kind: TensorType) -> bool:
-    return kind.dtype in ("f32", "bf16") or (kind.dtype == "i32" and length(kind) == 1)
+    return kind.dtype in ("f32", "bf16", "f16") or (kind.dtype == "i32" and length(kind) == 1)
 
 
 def axes_of_rows(kind: TensorType) -> tuple[Size, ...]:

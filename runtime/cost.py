@@ -115,7 +115,8 @@ class StepCost:
     def __init__(self, plan: Plan, profile: Profile, functions: tuple[str, ...] = ("forward", "sample")) -> None:
         """``functions``: of the plan, those that a step runs. A launch whose op states no cost counts as a bare one."""
         run = [f for f in plan.functions if f.name in functions]
-        bare = sum(launch.work is None for f in run for launch in f.launches)
+        # Of launches for one number of tokens or another, the first stands for all.
+        bare = sum(launch.work is None and not launch.when for f in run for launch in f.launches)
         self._fixed = profile.ceilings.step + bare * profile.ceilings.launch
         grouped = [works for works in map(_grouped, run) if works]
         self._works = _Works.of(grouped, profile) if grouped else None

@@ -3,83 +3,62 @@
 import os
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from .artifact.errors import OptionError
-from .artifact.isa import choose_library
 from .artifact.reader import read_manifest, read_plan
-from .artifact.schema import Manifest, Plan
-from .artifact.writer import WEIGHTS
+from .backend import Backend
+from .backends import open_backend
 from .checks import is_whole, token_list
 from .cost import StepCost
 from .generate import Generator, Progress
-from .library import Kernels
 from .loop.limits import QueueLimits
 from .loop.loop import Loop
 from .machine import choose_profile
-from .memory import available_bytes
 from .observe import EngineStats, Observer
+from .opening import Opening
 from .options import EngineOptions, SchedulingOptions
-from .plan import Capacities
 from .requests import Chunk, Completion, Prompt, Prompts, RequestOptions
 from .runner import KernelTime, Runner
 from .sampling import SamplingParams
 from .scheduling.budget import TokenBudget
 from .scheduling.scheduler import Scheduler
 from .states.memory import StateMemory
-from .states.paged import PagedGroup, pages_needed
-from .states.paged_store import PagedStore
+from .states.paged import PagedGroup
 from .step import StepInput, StepOutput, check_plan
 from .threads import default_threads
 from .tokenizer import Tokenizer
 from .update import WeightSource, replay
-from .weights import Weights, open_weights
-
-_KV_SHARE = 0.5
-"""Of the available memory, what the key-value pool may come to take unless ``kv_tokens`` says otherwise."""
-_PAGE_TOKENS = 32
-"""Of the block tables of an engine without states."""
+from .weights import Weights
 
 
 class Engine:
     """A compiled model, ready to run. Made by ``Engine.load``; its methods may be called from any thread."""
 
-    def __init__(
-        self,
-        path: Path,
-        manifest: Manifest,
-        plan: Plan,
-        kernels: Kernels,
-        weights: Weights,
-        options: EngineOptions,
-        scheduling: SchedulingOptions,
-    ) -> None:
-        self.path = path
+    def __init__(self, opening: Opening, backend: Backend, weights: Weights) -> None:
+        manifest, options, scheduling = opening.manifest, opening.options, opening.scheduling
+        self.path = opening.root
         self.manifest = manifest
         self.options = options
         self.scheduling = scheduling
-        page_tokens = manifest.groups[0].page_tokens if manifest.groups else _PAGE_TOKENS
-        columns = -(-manifest.model.max_context // page_tokens)
-        self.capacities = Capacities(options.max_tokens, options.max_sequences, options.max_rows, columns)
+        self.capacities = opening.capacities
         self._update_lock = threading.Lock()
-        pages = self._group_pages()
-        host_pages = [-(-scheduling.swap_tokens // group.page_tokens) for group in manifest.groups]
-        store = PagedStore(manifest.states, pages, host_pages, page_tokens)
-        threads = int(options.threads)
-        self._runner = Runner(manifest, plan, kernels, self.capacities, store, weights, threads, pages)
+        self._runner = Runner(manifest, backend, self.capacities, weights)
+        columns = self.capacities.table_columns
         groups = [
             PagedGroup(group, count, columns, options.max_tokens, host)
-            for group, count, host in zip(manifest.groups, pages, host_pages, strict=True)
+            for group, count, host in zip(manifest.groups, backend.pages, opening.host_pages, strict=True)
         ]
         self.memory = StateMemory(groups, version=weights.version, prefix_cache=scheduling.prefix_cache)
         """The states of all sequences. The engine's own requests use it: touch it only while there are none."""
-        self.tokenizer = Tokenizer(path / "tokenizer", manifest.model.eos_token_ids)
-        cost = StepCost(plan, choose_profile(kernels.isa).profile)
-        budget = TokenBudget(cost, self.capacities, scheduling.ttft, scheduling.tpot, threads)
-        position_bytes = sum(state.page_bytes for state in manifest.states) / page_tokens
+        self.tokenizer = Tokenizer(self.path / "tokenizer", manifest.model.eos_token_ids)
+        cost = StepCost(opening.plan, choose_profile(backend.isa).profile)
+        budget = TokenBudget(cost, self.capacities, scheduling.ttft, scheduling.tpot, backend.threads)
+        position_bytes = sum(state.page_bytes for state in manifest.states) / opening.page_tokens
         scheduler = Scheduler(self.memory, self.capacities, budget, scheduling, position_bytes)
         vocab_size = manifest.model.vocab_size
         self._loop = Loop(self._runner, scheduler, self.memory, budget, QueueLimits(scheduling), vocab_size)
@@ -103,12 +82,12 @@ class Engine:
 
         threads: of the kernels; default all this process may use. max_tokens, max_sequences, max_rows: the most tokens,
         sequences and rows of logits in one step. kv_tokens: tokens of all sequences together that the key-value memory
-        holds; default what half of the free memory holds (taken only as used). isa: an instruction-set level below
-        the best. huge_pages: copy the weights to huge pages instead of mapping them. scheduling: how requests share
-        the engine. Raises ArtifactError, OptionError.
+        holds; default what half of the free memory holds (nine tenths of a GPU's; taken only as used). isa: an
+        instruction-set level below the best. huge_pages: copy the weights to huge pages instead of mapping them.
+        scheduling: how requests share the engine. Raises ArtifactError, OptionError, and DeviceError where a GPU fails.
 
-        Once it runs requests, threads of this process take turns at Python every 0.1 ms (``sys.setswitchinterval``):
-        kernels would else wait for whoever has it.
+        Once it runs requests, threads of this process take turns at Python every 0.1 ms, with a GPU every 0.02 ms
+        (``sys.setswitchinterval``): kernels would else wait for whoever has it.
         """
         options = EngineOptions(
             default_threads() if threads is None else threads, max_tokens, max_rows, max_sequences, kv_tokens
@@ -120,11 +99,15 @@ class Engine:
             raise OptionError(f"an engine is loaded from the path of its directory, got {type(path).__name__}")
         root = Path(path)
         manifest = read_manifest(root)
-        kernels = Kernels(root, choose_library(manifest.kernels, isa))
-        weights = open_weights(root / WEIGHTS, manifest.weights, huge_pages)
         plan = read_plan(root)
         check_plan(plan, manifest.model, len(manifest.groups))
-        return cls(root, manifest, plan, kernels, weights, options, scheduling)
+        opening = Opening(root, manifest, plan, options, scheduling)
+        backend, weights = open_backend(opening, isa, huge_pages)
+        with ExitStack() as undo:
+            undo.callback(backend.close)
+            engine = cls(opening, backend, weights)
+            undo.pop_all()
+        return engine
 
     def __enter__(self) -> "Engine":
         return self
@@ -158,17 +141,18 @@ class Engine:
         """Held while a step runs: hold it while using a step's logits, which are valid until the next one."""
         return self._runner.lock
 
-    def step(self, step: StepInput) -> StepOutput:
+    def step(self, step: StepInput, *, logits: bool = True) -> StepOutput:
         """Run the forward plan, then the sampling and scoring plans as far as the input asks for them.
 
         Pages that the block tables name must be the caller's, from ``memory``; what that wants copied or moved before
-        is done before. Raises OptionError for an input that does not fit the engine.
+        is done before. ``logits`` False: nobody reads them, and a GPU need not send them. Raises OptionError for an
+        input that does not fit the engine.
         """
         prepared = self._runner.prepare(step)
         with self.lock:
             self._runner.check_open()
             self._runner.store.carry_out(self.memory.take_transfers())
-            return self._runner.run(prepared)[0]
+            return self._runner.run(prepared, logits=logits)[0]
 
     def generate(
         self,
@@ -237,6 +221,10 @@ class Engine:
         All or nothing: on an error (CheckpointError, OptionError) the engine is as it was. Sequences that are running
         keep the keys and values of the weights that computed them; new ones find none of these in the prefix cache.
         """
+        if self.manifest.random_weights is not None:
+            raise OptionError(
+                "this engine was compiled with random weights, which no update replaces; compile it with the model's"
+            )
         if version is not None and not (is_whole(version) and version < 1 << 63):
             raise OptionError(f"version must be a whole number below 2^63, got {version!r}")
         with self._update_lock:
@@ -283,19 +271,3 @@ class Engine:
         if len(ids) > longest:
             raise OptionError(f"this engine takes at most {longest} tokens (max_context), got {len(ids)}")
         return ids
-
-    def _group_pages(self) -> list[int]:
-        """How many pages each state group gets."""
-        groups, states, options = self.manifest.groups, self.manifest.states, self.options
-        longest = self.manifest.model.max_context
-        tokens = options.kv_tokens
-        if tokens is None:
-            page_tokens = {group.index: group.page_tokens for group in groups}
-            per_token = sum(state.page_bytes / page_tokens[state.group] for state in states)
-            affordable = int(available_bytes() * _KV_SHARE / per_token) if per_token else longest
-            tokens = min(options.max_sequences * longest, max(longest, affordable))
-        pages = []
-        for group in groups:
-            most = options.max_sequences * pages_needed(group, longest, options.max_tokens)
-            pages.append(min(-(-tokens // group.page_tokens), most))
-        return pages

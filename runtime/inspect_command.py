@@ -13,6 +13,8 @@ import typer
 from .artifact.errors import ArtifactError, OptionError
 from .artifact.reader import check_files, read_manifest, read_plan
 from .artifact.schema import FileEntry, Manifest, Plan
+from .inspect_kernels import kernel_lines, table
+from .machine import target_profile
 
 
 def inspect_command(
@@ -41,6 +43,8 @@ def inspect_command(
     text = _graph_text(engine, manifest, graph) if graph is not None else None
     if as_json:
         report: dict[str, Any] = manifest.model_dump(mode="json") | {"plan": _plan_counts(plan), "checked": check}
+        if plan.device_kernels:
+            report["device_kernels"] = [line.as_json() for line in kernel_lines(plan, target_profile(manifest.target))]
         print(json.dumps(report if text is None else report | {"graph": text}, ensure_ascii=False))
         return
     for line in text.splitlines() if text is not None else _summary(manifest, plan):
@@ -73,7 +77,8 @@ def _summary(manifest: Manifest, plan: Plan) -> Iterator[str]:
     sizes = f"{model.layers} layers of {model.hidden_size}, vocabulary {model.vocab_size}"
     yield f"         {sizes}, context {model.max_context}"
     yield f"made by  xllmc {manifest.xllmc} with {', '.join(f'{k} {v}' for k, v in sorted(manifest.tools.items()))}"
-    yield f"target   {manifest.target}: {', '.join(library.isa for library in manifest.kernels)}"
+    built = ", ".join(library.isa for library in manifest.kernels) or f"{len(plan.device_kernels)} kernels"
+    yield f"target   {manifest.target}: {built}{', batch-invariant' if manifest.batch_invariant else ''}"
     size = sum(entry.bytes for entry in manifest.files)
     yield f"files    {len(manifest.files)}, {size / 1e6:.1f} MB; weights {len(manifest.weights)} tensors"
     for group in manifest.groups:
@@ -93,6 +98,13 @@ def _summary(manifest: Manifest, plan: Plan) -> Iterator[str]:
         yield ""
         yield f"{name}: {sum(kernels.values())} launches"
         yield from (f"{count:6}  {kernel}" for kernel, count in kernels.items())
+    if plan.device_kernels:
+        choice = target_profile(manifest.target)
+        yield ""
+        yield from table(kernel_lines(plan, choice))
+        if choice is not None:
+            profile = choice.profile
+            yield f"times of all launches of one step, predicted for {profile.cpu} ({profile.measured})"
 
 
 @contextmanager

@@ -18,7 +18,11 @@ from .artifact.isa import supported_isas
 from .artifact.schema import Record
 
 GENERIC = "profiles/generic.json"
-"""The shipped profile, in this package."""
+"""The profile of CPUs that ships in this package; beside it are those of devices, named by their architecture."""
+
+
+SHIPPED_DEVICES = ("sm_80", "sm_89", "sm_90")
+"""Architectures that have one."""
 
 
 class Bandwidth(Record):
@@ -93,7 +97,7 @@ class Choice(NamedTuple):
 def choose_profile(isa: str | None = None, directory: Path | None = None) -> Choice:
     """This machine's own profile if it is kept, else the one that ships. A damaged one is passed over, and said so.
 
-    ``isa``: an instruction-set level below the best.
+    ``isa``: an instruction-set level below the best, or a device's architecture (``sm_90``).
     """
     file = profile_file(isa, directory)
     try:
@@ -104,7 +108,7 @@ def choose_profile(isa: str | None = None, directory: Path | None = None) -> Cho
     except (OSError, ValidationError) as problem:
         fault = problem.errors()[0]["msg"] if isinstance(problem, ValidationError) else problem.strerror
         reason = f"{file} is damaged ({fault}); xllmc calibrate makes it again"
-    generic = generic_profile()
+    generic = shipped_device_profile(isa) if isa in SHIPPED_DEVICES else generic_profile()
     return Choice(generic, f"shipped with xllmc, {generic.measured}; {reason}", False)
 
 
@@ -112,6 +116,18 @@ def choose_profile(isa: str | None = None, directory: Path | None = None) -> Cho
 def generic_profile() -> Profile:
     """The profile that ships with xllmc."""
     return Profile.model_validate_json(resources.files(__package__).joinpath(GENERIC).read_bytes())
+
+
+def shipped_device_profile(architecture: str) -> Profile:
+    """The profile of a usual card of this architecture, from its data sheet."""
+    file = resources.files(__package__).joinpath(f"profiles/{architecture}.json")
+    return Profile.model_validate_json(file.read_bytes())
+
+
+def target_profile(target: str) -> Choice | None:
+    """The profile by which an engine for ``target`` is predicted; None where no machine of its kind is known."""
+    device = target.partition(":")[2]
+    return choose_profile(device or None) if not device or device in SHIPPED_DEVICES else None
 
 
 def save_profile(profile: Profile, file: Path) -> None:

@@ -1,20 +1,16 @@
-"""Runs steps: an engine's plan, bound to weights and states. Steps are checked and made ready before, not meanwhile."""
+"""Runs steps: what was checked at the door, on a machine's backend. Steps are made ready before, not meanwhile."""
 
 import threading
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from .artifact.schema import Manifest, Plan, Work
+from .artifact.schema import Manifest, Work
+from .backend import Backend, PreparedStep, Ran, StepSizes, Store
 from .door import check_step, checked_arrays
-from .library import Kernels, closed
 from .observe import KernelTimes
-from .plan import BoundPlan, Capacities
-from .sampling import TOP_LOGPROBS
-from .states.paged_store import PagedStore
+from .plan import Capacities
 from .step import StepInput, StepOutput
 from .weights import Weights
 
@@ -23,90 +19,60 @@ class KernelTime(NamedTuple):
     origin: str
     kernel: str
     seconds: float
-    """Median of the rounds."""
+    """Median of the rounds; 0 for a launch that the step's sizes leave out."""
     function: str
     work: Work | None
     rounds: np.ndarray
     """Seconds of each."""
 
 
-@dataclass(frozen=True)
-class PreparedStep:
-    """A step that was checked: nothing is left to do but to run it."""
-
-    sizes: tuple[int, int, int, int]
-    """Tokens, sequences, rows, columns of the block tables."""
-    inputs: Mapping[str, Mapping[str, np.ndarray]]
-    """By function that is to run, and name: arrays as the kernels take them. Their values may change until they run."""
-
-    @property
-    def token_ids(self) -> np.ndarray:
-        """i32 [T]"""
-        return self.inputs["forward"]["token_ids"]
-
-    @property
-    def history(self) -> np.ndarray:
-        """i32: the tokens that penalties of the sampling plan look at."""
-        return self.inputs["sample"]["history"]
-
-
 class Runner:
     """One step at a time, from any thread."""
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        plan: Plan,
-        kernels: Kernels,
-        capacities: Capacities,
-        store: PagedStore,
-        weights: Weights,
-        threads: int,
-        pages: list[int],
-    ) -> None:
-        """``pages``: of each state group."""
+    def __init__(self, manifest: Manifest, backend: Backend, capacities: Capacities, weights: Weights) -> None:
         self.weights = weights
-        self.store = store
         self.lock = threading.RLock()
         """Held while a step runs, or the memory of weights or states changes."""
         self._manifest = manifest
+        self._backend = backend
         self._capacities = capacities
-        self._pages = pages
-        self._pool = kernels.create_pool(threads)
-        states = [state.name for state in manifest.states]
-        self._plan = BoundPlan(plan, kernels, self._pool, capacities, weights.offsets, states)
-        self._plan.set_weights(weights.memory)
-        for name, memory in store.memory.items():
-            self._plan.set_state(name, memory)
-        launches = {name: function.plan.launches for name, function in self._plan.functions.items()}
+        launches = {name: function.launches for name, function in backend.functions.items()}
         self._origins = {name: tuple(launch.origin for launch in each) for name, each in launches.items()}
         self._kernels = {name: tuple(launch.kernel for launch in each) for name, each in launches.items()}
+        self._inputs = {name: [i.name for i in function.inputs] for name, function in backend.functions.items()}
+
+    @property
+    def store(self) -> Store:
+        """The memory of states."""
+        return self._backend.store
 
     def check_open(self) -> None:
-        """Raise OptionError after ``close``."""
-        if self._pool.closed:
-            raise closed()
+        """Raise OptionError after ``close``, and DeviceError after a device failed."""
+        self._backend.check_open()
 
     def close(self) -> None:
-        """End the kernels' threads."""
+        """Give back the machine's memory and threads."""
         with self.lock:
-            self._pool.close()
+            self._backend.close()
 
     def set_weights(self, weights: Weights) -> None:
         """Use these from the next step on."""
         with self.lock:
             self.check_open()
+            self._backend.set_weights(weights)
             self.weights = weights
-            self._plan.set_weights(weights.memory)
+
+    def adopt_thread(self) -> None:
+        """Know that the calling thread is the engine's own, and runs steps."""
+        self._backend.adopt_thread()
 
     def prepare(self, step: StepInput) -> PreparedStep:
         """Check a step and bring its arrays into the kernels' form. Raises OptionError for one that does not fit."""
         step = checked_arrays(step)
-        owner = check_step(step, self._manifest, self._capacities, self._pages)
-        columns = step.block_tables[0].shape[1] if step.block_tables else 0
+        owner = check_step(step, self._manifest, self._capacities, self._backend.pages)
         rows = step.logit_rows.size
         values: dict[str, dict[str, np.ndarray]] = {"forward": {}}
-        for name in self._plan.functions["forward"].inputs:
+        for name in self._inputs["forward"]:
             kind, _, group = name.partition(".")
             if kind == "slots":
                 values["forward"][name] = self._slots(step, int(group), owner)
@@ -115,73 +81,60 @@ class Runner:
             else:
                 values["forward"][name] = getattr(step, name)
         if rows and step.sampling is not None:
-            values["sample"] = {n: getattr(step.sampling, n) for n in self._plan.functions["sample"].inputs}
+            values["sample"] = {name: getattr(step.sampling, name) for name in self._inputs["sample"]}
         if rows and step.targets is not None:
             values["score"] = {"targets": step.targets}
-        inputs = {
-            function: {name: self._plan.converted(function, name, array) for name, array in arrays.items()}
-            for function, arrays in values.items()
-        }
-        return PreparedStep((step.token_ids.size, step.query_starts.size - 1, rows, columns), inputs)
+        sizes = StepSizes(
+            tokens=step.token_ids.size,
+            sequences=step.query_starts.size - 1,
+            rows=rows,
+            table_columns=step.block_tables[0].shape[1] if step.block_tables else 0,
+            most_tokens=int(np.diff(step.query_starts).max()),
+        )
+        return self._backend.prepare(sizes, values)
 
-    def run(self, step: PreparedStep, timed: bool = False) -> tuple[StepOutput, tuple[KernelTimes, ...]]:
-        """The results, and how long each kernel took if that was asked for. Hold ``lock`` while using the logits."""
+    def run(
+        self, step: PreparedStep, timed: bool = False, logits: bool = True
+    ) -> tuple[StepOutput, tuple[KernelTimes, ...]]:
+        """The results, and how long each kernel took if that was asked for. Hold ``lock`` while using the logits;
+        without ``logits``, they may be left where they were computed, and [0, V] is given.
+        """
         with self.lock:
-            self.check_open()
-            self._plan.set_sizes(*step.sizes)
-            times: list[KernelTimes] = []
-            found: dict[str, np.ndarray] = {}
-            for function, arrays in step.inputs.items():
-                for name, values in arrays.items():
-                    self._plan.give(function, name, values)
-                if timed:
-                    times.append(self._run_timed(function))
-                else:
-                    self._plan.run(function)
-                # At once: the next function's buffers may lie where this one's results are.
-                found |= self._results(function, step.sizes[2])
-            logits = self._plan.output("forward", "logits", (step.sizes[2], self._manifest.model.vocab_size), "f32")
-            logits.flags.writeable = False
-            return StepOutput(self.weights.version, logits, **found), tuple(times)
+            return self.output(self.finish(self.begin(step, timed, logits)))
+
+    def begin(self, step: PreparedStep, timed: bool = False, logits: bool = True) -> Callable[[], Ran]:
+        """Start a step, as ``run`` takes it. Hold ``lock`` from here until ``finish`` has returned."""
+        self.check_open()
+        return self._backend.begin(step, logits, timed)
+
+    def finish(self, begun: Callable[[], Ran]) -> Ran:
+        """Wait for the end of the step that was begun."""
+        return begun()
+
+    def output(self, ran: Ran) -> tuple[StepOutput, tuple[KernelTimes, ...]]:
+        """Of a step that ended, what ``run`` returns; the next one may have begun."""
+        ran.logits.flags.writeable = False
+        output = StepOutput(self.weights.version, ran.logits, **ran.results())
+        times = (KernelTimes(f, began, self._origins[f], self._kernels[f], s) for f, began, s in ran.times)
+        return output, tuple(times)
 
     def profile(self, step: StepInput, rounds: int) -> tuple[KernelTime, ...]:
         """Run a step, then each of its plans ``rounds`` times in direct succession, timing every kernel."""
         prepared = self.prepare(step)
         with self.lock:
             self.run(prepared)
-            return tuple(time for function in prepared.inputs for time in self._profiled(function, rounds))
+            return tuple(time for function in prepared.inputs for time in self._profiled(prepared, function, rounds))
 
-    def _profiled(self, function: str, rounds: int) -> list[KernelTime]:
-        launches = self._plan.functions[function].plan.launches
-        seconds = np.zeros((rounds, len(launches)))
-        for times in seconds:
-            self._plan.run(function, times)
+    def _profiled(self, step: PreparedStep, function: str, rounds: int) -> list[KernelTime]:
+        launches = self._backend.functions[function].launches
+        seconds = np.array([self._backend.time(step, function) for _ in range(rounds)]).reshape(rounds, len(launches))
         return [
             KernelTime(launch.origin, launch.kernel, float(np.median(times)), function, launch.work, times)
             for launch, times in zip(launches, seconds.T, strict=True)
         ]
-
-    def _run_timed(self, function: str) -> KernelTimes:
-        seconds = np.zeros(len(self._origins[function]))
-        began = time.perf_counter()
-        self._plan.run(function, seconds)
-        return KernelTimes(function, began, self._origins[function], self._kernels[function], seconds)
 
     def _slots(self, step: StepInput, group: int, owner: np.ndarray) -> np.ndarray:
         """Where each token's key and value go: page * page_tokens + place in the page."""
         page_tokens = self._manifest.groups[group].page_tokens
         blocks, places = np.divmod(step.positions[0], page_tokens)
         return step.block_tables[group][owner, blocks] * page_tokens + places
-
-    def _results(self, function: str, rows: int) -> dict[str, np.ndarray]:
-        """What a function gave beside the logits, copied."""
-        if function == "sample":
-            return {
-                "tokens": self._plan.output("sample", "token", (rows,), "i32").copy(),
-                "logprobs": self._plan.output("sample", "logprobs", (rows, 3), "f32").copy(),
-                "top_ids": self._plan.output("sample", "top_ids", (rows, TOP_LOGPROBS), "i32").copy(),
-                "top_logprobs": self._plan.output("sample", "top_values", (rows, TOP_LOGPROBS), "f32").copy(),
-            }
-        if function == "score":
-            return {"target_logprobs": self._plan.output("score", "logprob", (rows,), "f32").copy()}
-        return {}

@@ -1,7 +1,7 @@
 """The packed weights of an engine, in memory."""
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from .artifact.dtypes import numpy_dtype
 from .artifact.errors import ArtifactError
 from .artifact.recipe import Tensor
 from .artifact.safetensors_file import SafetensorsFile, TensorEntry
-from .artifact.schema import WeightEntry
+from .artifact.schema import Manifest
 from .memory import allocate
 
 
@@ -37,10 +37,14 @@ class Weights:
         return {name: entry.start for name, entry in self.entries.items()}
 
 
-def open_weights(path: Path, declared: Sequence[WeightEntry], huge_pages: bool) -> Weights:
-    """Map the weight file, or copy it to huge pages. Raises ArtifactError if it is not what the manifest declares."""
+def open_weights(path: Path, manifest: Manifest, huge_pages: bool = False) -> Weights:
+    """Map the weight file, or copy it to huge pages; of an engine with random weights it holds the constants alone.
+    Raises ArtifactError if it is not what the manifest declares.
+    """
     file = SafetensorsFile(path, ArtifactError)
-    for entry in declared:
+    for entry in manifest.weights:
+        if manifest.random_weights is not None and entry.recipe is not None:
+            continue
         found = file.entries.get(entry.name)
         if found is None or (found.dtype, found.shape) != (entry.dtype, entry.shape):
             got = f"{found.dtype}{list(found.shape)}" if found else "nothing"

@@ -11,9 +11,9 @@ import jinja2
 from torch import fx
 
 from ...compiler.ir.dims import Dim, Size, product
-from ...compiler.ir.program import Program, is_weight, mutates_state, type_of
+from ...compiler.ir.program import Program, is_weight, type_of
 from ...compiler.ir.types import PagedType, TensorType
-from ...compiler.memory import Value, source_of
+from ...compiler.memory import Value, source_of, state_name
 from ...runtime.artifact.schema import Integer, Operand, Pointer, Real, Scalar
 
 C_TYPES = {"f32": "float", "bf16": "bf16", "i32": "int32_t", "u32": "uint32_t", "u8": "uint8_t"}
@@ -132,16 +132,6 @@ class KernelCall:
         if operand not in self.operands:
             self.operands.append(operand)
         return self.literal(expression.format(self.operands.index(operand)))
-
-
-def state_name(node: fx.Node) -> str:
-    """The function input that a state value is, behind the calls that changed it."""
-    while node.op != "placeholder":
-        source = source_of(node)
-        call = source.node if isinstance(source, Value) else source
-        assert mutates_state(call), call
-        node = call.args[call.target.traits.mutates]
-    return str(node.target)
 
 
 def c_type(kind: TensorType) -> str:

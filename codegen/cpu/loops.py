@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from torch import fx
 
-from ...compiler.ir.dims import Dim, Size, product
+from ...compiler.ir.dims import Dim, product
 from ...compiler.ir.program import is_call, type_of
 from ...compiler.ir.types import TensorType, TupleType
+from ..rows import Term, pieces, row_length, row_offset, split_row
 from .kernel import KernelCall
-from .vectors import Vectors, numbered, pieces, row_length, split_row, stored
+from .vectors import Vectors, numbered, stored
 
 REDUCTIONS = {
     "sum": ("row_sum", "0.0f", "{} + {}"),
@@ -72,32 +73,11 @@ class LoopWriter:
         self.line(f"const int64_t rows = {call.arguments[-1]};")
 
     def row_offset(self, node: fx.Node) -> str:
-        """Where this row's part of an operand starts: axes that broadcast contribute nothing; empty for 0."""
-        axes, length = split_row(type_of(node))
-        if product(axes) == product(self.row_axes):
-            return f"row * {length}" if length > 1 else "row"
-        if product(axes) == 1:
-            return ""
-        around = self.axes_around(node)
-        if any(isinstance(size, Dim) for size in around[1:]):
-            raise ValueError(f"only the first axis of a loop's rows may grow with the step, got {around}")
-        axes = (1,) * (len(around) - len(axes)) + axes
-        terms, stride, divisor = [], length, 1
-        for axis, size in zip(reversed(axes), reversed(around), strict=True):
-            index = "row" if divisor == 1 else f"row / {divisor}"
-            if isinstance(size, int):
-                index = f"({index}) % {size}"
-                divisor *= size
-            if axis != 1:
-                terms.append(f"({index}) * {stride}")
-                stride *= axis if isinstance(axis, int) else 1
-        return " + ".join(terms)
-
-    def axes_around(self, node: fx.Node) -> tuple[Size, ...]:
-        """The axes of rows to which an operand is broadcast where it is read."""
-        while product(split_row(type_of(node))[0]) != product(self.row_axes):
-            node = next(iter(node.users))
-        return split_row(type_of(node))[0]
+        """Where this row's part of an operand starts; empty for 0."""
+        terms = row_offset(node, self.row_axes)
+        if len(terms) == 1 and terms[0].divisor == 1 and terms[0].modulus is None:
+            return f"row * {terms[0].stride}" if terms[0].stride > 1 else "row"
+        return " + ".join(map(term_text, terms))
 
     # --- one number a row
 
@@ -174,6 +154,11 @@ class LoopWriter:
             return load_text(type_of(node), place(f"x{self.body.inputs.index(node)}", at, index), count)
 
         return text
+
+
+def term_text(term: Term) -> str:
+    index = "row" if term.divisor == 1 else f"row / {term.divisor}"
+    return f"({index if term.modulus is None else f'({index}) % {term.modulus}'}) * {term.stride}"
 
 
 def load_text(kind: TensorType, address: str, count: str) -> str:

@@ -170,7 +170,9 @@ def _kv_write(call: KernelCall) -> None:
 
 @provides("paged_attention")
 def _paged_attention(call: KernelCall) -> None:
-    q, state, block_table, query_starts, positions = call.node.args
+    q, state, block_table, query_starts, positions, *ancestors = call.node.args
+    if any(words is not None for words in ancestors):
+        raise ValueError("the CPU's attention does not read ancestors, which the trees of verify steps need; pass None")
     cache, options = type_of(state), call.node.kwargs
     heads = type_of(q).shape[1]
     call.instantiate(

@@ -40,7 +40,7 @@ class CpuTarget:
         sources = write_sources(lowered, work)
         libraries, kernels = build(work, SOURCE, levels, compiler, options.jobs, progress)
         shipped = {f"kernels/{path}": text for path, text in sources.items()}
-        return Bundle(lowered.plan, shipped, libraries, kernels, {"c++": compiler.version})
+        return Bundle(lowered.plan, shipped, libraries, kernels, {"c++": compiler.version}, invariant=True)
 
 
 def write_sources(lowered: Lowered, place: Path) -> dict[str, str]:

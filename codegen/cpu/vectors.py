@@ -4,31 +4,17 @@ Slices and concatenations along a row cost nothing here: they only say at which 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from itertools import count
 from math import isfinite, isnan
 
 from torch import fx
 
-from ...compiler.ir.dims import Dim, Size
 from ...compiler.ir.program import is_call, type_of
-from ...compiler.ir.types import TensorType
-from .kernel import fixed
+from ..rows import row_length
 
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 WHOLE = ("add", "sub", "mul", "neg", "abs", "maximum", "minimum", "relu", "reshape", "slice", "concat")
 """Ops that keep integers whole, and so may compute them as float32."""
-
-
-def split_row(kind: TensorType) -> tuple[tuple[Size, ...], int]:
-    """Axes of rows, and a row's length: the last axis, or 1 where that grows with the step."""
-    if not kind.shape or isinstance(kind.shape[-1], Dim):
-        return kind.shape, 1
-    return kind.shape[:-1], fixed(kind.shape[-1], "a row")
-
-
-def row_length(node: fx.Node) -> int:
-    return split_row(type_of(node))[1]
 
 
 class Vectors:
@@ -87,35 +73,6 @@ class Vectors:
 
 def numbered(letter: str) -> Iterator[str]:
     return (f"{letter}{number}" for number in count())
-
-
-def pieces(values: tuple[fx.Node, ...], length: int) -> list[tuple[int, int]]:
-    """Stretches of a row, [start, stop), in which no vector of the values crosses a seam of a concatenation."""
-
-    @cache
-    def seams(value: fx.Node, start: int, stop: int) -> frozenset[int]:
-        """Places of ``value``'s own row, strictly between start and stop."""
-        if value.op == "placeholder" or row_length(value) == 1:
-            return frozenset()
-        if is_call(value, "slice"):
-            begin = value.kwargs["start"]
-            return frozenset(s - begin for s in seams(value.args[0], start + begin, stop + begin))
-        found: set[int] = set()
-        if is_call(value, "concat"):
-            first = 0
-            for part in value.args:
-                last = first + row_length(part)
-                low, high = max(start, first), min(stop, last)
-                if low < high:
-                    found |= {low, high} | {s + first for s in seams(part, low - first, high - first)}
-                first = last
-        else:
-            for operand in value.all_input_nodes:
-                found |= seams(operand, start, stop)
-        return frozenset(s for s in found if start < s < stop)
-
-    cuts = sorted(set().union(*(seams(v, 0, length) for v in values)))
-    return list(zip([0, *cuts], [*cuts, length], strict=True))
 
 
 def stored(value: fx.Node) -> fx.Node:

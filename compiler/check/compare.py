@@ -105,7 +105,9 @@ def relative_error(reference: torch.Tensor, value: torch.Tensor) -> float:
         return float("inf")
     difference = torch.where(same, 0.0, (a - b).abs())
     scale = torch.where(a.isfinite(), a.abs(), 0.0).amax(-1, keepdim=True) if a.dim() else a.abs()
-    return float((difference / scale.clamp_min(1e-30)).max())
+    # Numbers below the smallest normal one are rounded by absolute amounts.
+    least = max(1e-30, torch.finfo(reference.dtype).smallest_normal) if reference.is_floating_point() else 1e-30
+    return float((difference / scale.clamp_min(least)).max())
 
 
 def samples_of(region: Region) -> list[Samples]:

@@ -21,6 +21,9 @@ FAR = [0, 7, 1000, 32_767, 131_071]
 LARGEST_DRAW = 1_000_003
 """Elements drawn for one array: a copy of what was drawn costs a hundredth of drawing more."""
 
+HELD = {"f16": (1e-3, 3e1)}
+"""By dtype, the least and largest scale of rows whose products it still holds: beyond, all would be 0 or infinite."""
+
 
 class Step:
     """Two sequences: some tokens that begin one, and two that go on past a page's edge, and a window's, in another.
@@ -103,8 +106,10 @@ class Samples:
             return torch.from_numpy(self.generator(name).integers(0, 3, shape)).to(kind.torch_dtype)
         values = self.normal(name, shape)
         if len(shape) > 1 and isinstance(kind.shape[0], Dim):
+            low, high = HELD.get(kind.dtype, (0.0, np.inf))
+            scales = [min(max(scale, low), high) for scale in self.scales]
             for row in range(shape[0]):
-                values[row] *= (*self.scales, 0.0, 1.0)[row % 5]
+                values[row] *= (*scales, 0.0, 1.0)[row % 5]
                 values[row] += 0.75 if row % 5 == 3 else 0.0
         if self.infinite:
             values.reshape(-1)[:: max(3, values.size // 7)] = -np.inf

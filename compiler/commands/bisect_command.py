@@ -27,7 +27,7 @@ FOUND = 1
 
 def bisect_command(
     model: Annotated[str, typer.Argument(help="A model directory, a hub id, or a program in text form.")],
-    dtype: Annotated[str, typer.Option(help="Of weights and activations: bf16 or fp32.")] = "bf16",
+    dtype: Annotated[str, typer.Option(help="Of weights and activations: bf16, fp32, or on devices fp16.")] = "bf16",
     layers: Annotated[
         int | None, typer.Option(min=1, help="Only so many layers of the model, which is faster; default: all.")
     ] = None,

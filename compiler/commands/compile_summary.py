@@ -20,6 +20,9 @@ def notes(result: CompileResult) -> Iterator[str]:
     if unread := result.unread:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
         yield f"the model has no place for {len(unread)} tensors of the checkpoint: {', '.join(unread[:3])}{more}"
+    if result.manifest.random_weights is not None:
+        yield "random weights are made up on the device when the engine is loaded, and differ from a CPU's"
+    yield from result.notes
 
 
 def pass_table(result: CompileResult) -> Table:
@@ -38,11 +41,11 @@ def pass_table(result: CompileResult) -> Table:
 def closing_line(result: CompileResult, out: Path) -> str:
     facts = result.manifest.model
     total = sum(f.bytes for f in result.manifest.files)
-    return (
-        f"{out}: {facts.architecture}, {facts.parameters / 1e6:.1f} M parameters, {facts.dtype}, {size(total)}, "
-        f"{sum(result.seconds.values()):.1f} s; about {result.predicted.decode:.0f} tokens/s decoding, "
-        f"{result.predicted.prefill:.0f} prefilling"
-    )
+    made = f"{facts.architecture}, {facts.parameters / 1e6:.1f} M parameters, {facts.dtype}, {size(total)}"
+    took, predicted = f"{sum(result.seconds.values()):.1f} s", result.predicted
+    if predicted is None:
+        return f"{out}: {made}, {took}"
+    return f"{out}: {made}, {took}; about {predicted.decode:.0f} tokens/s decoding, {predicted.prefill:.0f} prefilling"
 
 
 def summary(result: CompileResult, out: Path) -> dict:
@@ -54,7 +57,7 @@ def summary(result: CompileResult, out: Path) -> dict:
         "plugins": [p.model_dump() for p in result.manifest.plugins],
         "estimate": asdict(result.estimate),
         "seconds": result.seconds,
-        "predicted": result.predicted._asdict(),
+        "predicted": result.predicted._asdict() if result.predicted else None,
         "passes": [
             {
                 "name": r.name,

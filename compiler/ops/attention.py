@@ -65,6 +65,7 @@ def paged_attention(
     block_table: Tensor,
     query_starts: Tensor,
     positions: Tensor,
+    ancestors: Tensor | None = None,
     *,
     scale: float,
     window: int = 0,
@@ -75,13 +76,22 @@ def paged_attention(
     q: [T, heads, key_dim], heads a multiple of kv_heads; positions: i32[T], of each token in its sequence; result:
     [T, heads, value_dim]. Scores are ``scale * q @ k``. ``window`` > 0: the last ``window`` positions, its own
     included. ``softcap`` > 0: scores become ``softcap * tanh(scores / softcap)`` (Gemma 2). float32 inside.
+
+    ``ancestors``: i32[T, W], words of bits, or None. With it, the tokens that a sequence has in this step are the nodes
+    0, 1, ... of a tree, in order, stored one behind the other from the place ``start`` on, which is the position of the
+    first. Siblings share a position, so it no longer says where a token is stored. A token attends to the places before
+    ``start``, of which ``window`` hides those too far from its position, and to the nodes whose bit (j % 32 of word
+    j // 32) is set in its row: its ancestors and itself. The words alone tell of nodes, whatever the window is.
     """
     out = q.new_zeros(*q.shape[:2], state.values.shape[-1])
     group = q.shape[1] // state.keys.shape[1]
     for s in range(block_table.shape[0]):
         for t in range(int(query_starts[s]), int(query_starts[s + 1])):
             last = int(positions[t])
-            seen = torch.arange(max(0, last - window + 1) if window else 0, last + 1)
+            end = last + 1 if ancestors is None else int(positions[query_starts[s]])
+            seen = torch.arange(min(max(0, last - window + 1), end) if window else 0, end)
+            if ancestors is not None:
+                seen = torch.cat([seen, end + _nodes(ancestors[t], int(query_starts[s + 1] - query_starts[s]))])
             slots = block_table[s, seen // PAGE_TOKENS].long() * PAGE_TOKENS + seen % PAGE_TOKENS
             k = state.keys[slots].float().repeat_interleave(group, 1)
             v = state.values[slots].float().repeat_interleave(group, 1)
@@ -92,6 +102,12 @@ def paged_attention(
     return out
 
 
+def _nodes(words: Tensor, count: int) -> Tensor:
+    """Which of ``count`` nodes a row of ``ancestors`` names."""
+    node = torch.arange(min(count, 32 * len(words)))
+    return node[(words[node // 32] >> node % 32) & 1 == 1]
+
+
 @paged_attention.fake
 def _(
     q: TensorType,
@@ -99,6 +115,7 @@ def _(
     block_table: TensorType,
     query_starts: TensorType,
     positions: TensorType,
+    ancestors: TensorType | None = None,
     *,
     scale: float,
     window: int = 0,
@@ -110,6 +127,10 @@ def _(
         isinstance(heads, int) and heads % state.kv_heads == 0,
         f"attention requires num_heads to be a multiple of num_kv_heads, got {heads} and {state.kv_heads}",
     )
+    if ancestors is not None:
+        words = ancestors.shape[1] if len(ancestors.shape) == 2 else None
+        fits = ancestors.dtype == "i32" and ancestors.shape[0] == q.shape[0] and isinstance(words, int)
+        require(fits, f"attention requires ancestors i32[{q.shape[0]}, W], W a fixed number of words, got {ancestors}")
     return q.with_shape(q.shape[0], heads, state.value_dim)
 
 
@@ -118,7 +139,7 @@ def _(
     q: TensorType,
     state: PagedType,
     block_table: TensorType,
-    *operands: TensorType,
+    *operands: TensorType | None,
     scale: float,
     window: int = 0,
     softcap: float = 0,

@@ -39,7 +39,7 @@ def epilogue_type(epilogue: Body | None, product: TensorType, operands: Sequence
 
 def suits_epilogue(operand: object, product: TensorType) -> bool:
     """Whether it can be read beside the product: of its shape, one row for all, or one number a row."""
-    if not isinstance(operand, TensorType) or operand.dtype not in ("f32", "bf16"):
+    if not isinstance(operand, TensorType) or operand.dtype not in ("f32", "bf16", "f16"):
         return False
     leading, width = product.shape[:-1], product.shape[-1]
     return operand.shape in (product.shape, (width,), (*leading, 1))

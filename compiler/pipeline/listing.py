@@ -38,12 +38,20 @@ class PassList:
 
 
 def target_named(name: str, plugins: bool = True) -> tuple[Target, Origin]:
-    """The installed target of this name; OptionError where there is none."""
+    """The installed target of this name, ``cpu`` or ``cuda:sm_90``; OptionError where there is none."""
     targets = installed_targets(plugins)
-    if name not in targets:
-        raise OptionError(f"--target must be one of {', '.join(sorted(targets))}, got {name!r}")
-    made, origin = targets[name]
-    return made(), origin
+    kind, _, variant = name.partition(":")
+    if kind not in targets or name not in (known := target_names(kind, targets[kind][0])):
+        every = [full for kind in sorted(targets) for full in target_names(kind, targets[kind][0])]
+        raise OptionError(f"--target must be one of {', '.join(known if kind in targets else every)}, got {name!r}")
+    made, origin = targets[kind]
+    return (made(variant) if variant else made()), origin  # type: ignore[call-arg]
+
+
+def target_names(name: str, target: type[Target]) -> list[str]:
+    """What ``--target`` takes for it: its name, or that with each of its variants."""
+    variants: tuple[str, ...] = getattr(target, "variants", ())
+    return [f"{name}:{variant}" for variant in variants] or [name]
 
 
 def pass_list(target: str = "cpu", settings: PassSettings | None = None) -> PassList:

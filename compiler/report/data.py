@@ -97,7 +97,7 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("layers", f"{model.layers} of {model.hidden_size:,}"),
         ("vocabulary", f"{model.vocab_size:,}"),
         ("context", f"{model.max_context:,}"),
-        ("target", f"{manifest.target}: {', '.join(library.isa for library in manifest.kernels)}"),
+        ("target", ": ".join([manifest.target, *filter(None, [", ".join(k.isa for k in manifest.kernels)])])),
         ("engine", f"{size / 1e6:,.1f} MB in {len(manifest.files)} files"),
         ("made by", f"xllmc {manifest.xllmc} with {tools}"),
     ]

@@ -45,7 +45,7 @@ def kernels(plan: Plan, sources: Mapping[str, str], costs: Costs) -> tuple[Kerne
         found.append(
             Kernel(
                 name=name,
-                op=op_of_value(origins[name][0].rpartition(":")[2]),
+                op=op_of_value(origins[name][0].rpartition(":")[2].partition("/")[0]),
                 launches=dict(counts),
                 origins=tuple(modules),
                 costs={phase: by_kernel[name] for phase, by_kernel in costs.items() if name in by_kernel},
@@ -68,7 +68,11 @@ def read_sources(engine: Path, manifest: Manifest) -> dict[str, str]:
 
 
 def definition(text: str, name: str) -> str:
-    """The function ``name`` in C++ text, with the comment above it; empty where it is not defined there."""
+    """The function ``name`` in C++ text, with the comment above it, or all of a device kernel's own Python text; empty
+    where it is not defined there.
+    """
+    if f"\ndef {name}(" in text:
+        return text.strip()
     start = re.search(rf"^(?://[^\n]*\n)*[^\n/]*\b{re.escape(name)}\([^;]*?\{{$", text, re.MULTILINE)
     if not start:
         return ""
@@ -88,7 +92,7 @@ def library_of(source: str, sources: Mapping[str, str]) -> str:
 
 
 def module_of(origin: str) -> str:
-    """Of ``module:value``; a value of no module stands for itself."""
+    """Of ``module:value``, or ``module:value/part``; a value of no module stands for itself."""
     return origin.rpartition(":")[0] or origin
 
 

@@ -23,6 +23,10 @@ class NumericError(XllmcError):
     """The model computed a value that is not a number, or infinite."""
 
 
+class DeviceError(XllmcError):
+    """An accelerator or its driver failed."""
+
+
 class RefusedError(XllmcError):
     """The engine takes no more requests now, though it may later."""
 

@@ -54,6 +54,41 @@ def publish(target: Path, replaceable: Callable[[Path], bool]) -> Iterator[Path]
         os.close(lock)
 
 
+@contextmanager
+def publish_files(target: Path) -> Iterator[Path]:
+    """Give an empty directory to fill with the file ``target`` and others that belong to it; when the block ends, they
+    go where ``target`` is to be; when it fails, they are removed.
+
+    Files of these names are replaced, ``target`` being gone first and back last: a reader sees the old files, no
+    ``target``, or the new files. ArtifactError where they cannot be written.
+    """
+    target = target.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise ArtifactError(f"{target} is a directory; choose another output path")
+        _sweep(target)
+        aside, lock = _make_aside(target)
+    except OSError as problem:
+        raise ArtifactError(f"cannot write {target}: {problem.strerror}; choose another place") from problem
+    try:
+        yield aside
+        _sync_tree(aside)
+        target.unlink(missing_ok=True)
+        for file in sorted(aside.iterdir(), key=lambda f: f.name == target.name):
+            file.replace(target.with_name(file.name))
+        _sync(target.parent)
+    except OSError as problem:
+        if problem.errno not in {*_DISK_PROBLEMS, errno.EISDIR}:
+            raise
+        raise ArtifactError(
+            f"cannot write {target}: {problem.strerror}; make room or choose another place"
+        ) from problem
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
+
+
 def _refuse_foreign(target: Path, replaceable: Callable[[Path], bool]) -> None:
     if not os.path.lexists(target):
         return

@@ -11,6 +11,11 @@ ABI_VERSION = 1
 Symbol = Literal["T", "S", "R", "B"]
 """Sizes known only at a step: tokens, sequences, rows whose logits are wanted, columns of the block tables."""
 
+DeviceSize = Literal["T", "S", "R", "B", "Q"]
+"""The same, and ``Q``: the most tokens that one sequence has in the step, 1 where all decode. A device's kernels read
+a step's sizes from memory, i32 in this order.
+"""
+
 
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +91,9 @@ class BufferEntry(Record):
 
 
 class Pointer(Record):
-    kind: Literal["buffer", "weight", "input", "state"]
+    """``sizes``: where a device's kernels read the step's sizes (``DeviceSize``); its name is empty."""
+
+    kind: Literal["buffer", "weight", "input", "state", "sizes"]
     name: str
 
 
@@ -130,14 +137,39 @@ class Work(Record):
     """Pieces that threads may share."""
 
 
+class Term(Record):
+    """``ceil(factor * size / divisor)``, where the size is 1 without a symbol."""
+
+    symbol: DeviceSize | None = None
+    factor: int = 1
+    divisor: int = 1
+
+
+Axis = tuple[Term, ...]
+"""How many programs a grid has along one axis: the sum of its terms."""
+
+
+class Condition(Record):
+    """Whether a size is within bounds, both included."""
+
+    symbol: DeviceSize
+    least: int = 0
+    most: int | None = None
+
+
 class Launch(Record):
     kernel: str
-    """The exported C symbol."""
+    """The exported C symbol, or the name of one of the plan's device kernels."""
     operands: tuple[Operand, ...]
+    """Of a device kernel: pointers alone. Whatever else it needs is constant in it, or among the sizes."""
     origin: str
     """The graph node it came from, for traces and errors."""
     work: Work | None = None
-    """None where its op states no cost."""
+    """None where its op states no cost, and where another launch of the same node states it."""
+    grid: tuple[Axis, Axis, Axis] | None = None
+    """Of a device kernel: its programs, at the sizes that a graph is captured for; None on the CPU."""
+    when: tuple[Condition, ...] = ()
+    """It is launched where all of these hold, so that kernels for few tokens stand beside those for many."""
 
 
 class FunctionPlan(Record):
@@ -150,11 +182,37 @@ class FunctionPlan(Record):
     launches: tuple[Launch, ...]
 
 
+class DeviceKernel(Record):
+    """A kernel that was compiled ahead of time for a device."""
+
+    name: str
+    """By which launches name it."""
+    path: str
+    """Of its binary (or, where only the device's own compiler makes one, its last text form) in the engine."""
+    symbol: str
+    """Its entry in the binary."""
+    parameters: tuple[str, ...]
+    """Names of its pointer parameters, in order. Two further ones follow, unused and null: Triton's scratch memory."""
+    pointers: tuple[str, ...] = ()
+    """What each of them points to, in Triton's words: ``*bf16``."""
+    warps: int
+    shared_bytes: int
+    """Dynamic shared memory of one program."""
+    registers: int | None = None
+    """Of one thread; None where no binary was made."""
+    spilled_bytes: int | None = None
+    """Of one thread's stack: what was spilled for want of registers, or is an array."""
+    config: dict[str, int] = Field(default_factory=dict)
+    """Tile sizes and pipeline stages that were chosen for it."""
+
+
 class Plan(Record):
     arenas: dict[str, int]
     """Symbol, or ``fixed``, to its arena's bytes per unit."""
     buffers: tuple[BufferEntry, ...]
     functions: tuple[FunctionPlan, ...]
+    device_kernels: tuple[DeviceKernel, ...] = ()
+    """Empty on the CPU."""
 
 
 class KernelLibrary(Record):
@@ -204,8 +262,13 @@ class Manifest(Record):
     tools: dict[str, str]
     """Versions of what made it: torch, transformers, the C++ compiler."""
     target: str
+    batch_invariant: bool = True
+    """Whether a request's results have the same bits whatever else is in a step."""
     model: ModelFacts
     weights: tuple[WeightEntry, ...]
+    random_weights: int | None = None
+    """A seed: for measurements, weights with a recipe are random numbers that the runtime makes, and the weight file
+    holds the others alone."""
     states: tuple[StateEntry, ...]
     groups: tuple[StateGroup, ...]
     passes: tuple[PassRecord, ...]

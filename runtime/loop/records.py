@@ -18,7 +18,7 @@ class Ending(NamedTuple):
 def step_record(index: int, outcome: Outcome, process_began: float, process_ended: float) -> StepRecord:
     """Of a step that was handed out between these times."""
     job, decision = outcome.job, outcome.job.plan.decision
-    tokens, sequences, rows, _ = job.step.sizes
+    tokens, sequences, rows, *_ = job.step.sizes
     return StepRecord(
         index=index,
         tokens=tokens,

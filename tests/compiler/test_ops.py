@@ -118,6 +118,7 @@ def test_costs_are_counts(name):
         ("slice", (x(4, 3),), {"axis": 1, "start": 2, "stop": 4}, "leaves axis 1"),
         ("reshape", (x(4, 3),), {"shape": (5, 3)}, "as many elements"),
         ("paged_attention", (x(T, 3, D), cache(), *STEP[1:]), {"scale": 1.0}, "multiple of num_kv_heads, got 3 and 2"),
+        ("paged_attention", (x(T, 4, D), cache(), *STEP[1:], ints(1, 3, 5)), {"scale": 1.0}, r"ancestors i32\[5, W\]"),
     ],
 )
 def test_types_that_do_not_fit_are_refused_with_a_reason(name, operands, attributes, reason):
@@ -133,3 +134,33 @@ def test_attention_is_softmax_over_the_window():
     for head in range(KV):
         weights = (state.keys[31:41, head] @ q[0, head] * 0.5).softmax(-1)
         torch.testing.assert_close(got[0, head], weights @ state.values[31:41, head])
+
+
+def tree_step(position: list[int], words: list[list[int]], window: int = 0) -> torch.Tensor:
+    """Attention of one sequence's tokens, over pages 0 and 1."""
+    q, table = x(len(position), HEADS, D), torch.tensor([[0, 1]], dtype=torch.int32)
+    starts, bits = ints(0, len(position)), torch.tensor(words, dtype=torch.int32)
+    return OPS["paged_attention"](q, cache(), table, starts, ints(*position), bits, scale=0.5, window=window)
+
+
+@pytest.mark.parametrize("window", [0, 3, 100])
+def test_a_tree_without_branches_is_a_sequence(window):
+    """Bit 31 and bits of a second word among them; the words hide what the window would."""
+    count = 34
+    position = list(range(20, 20 + count))
+    rows = [sum(1 << j for j in range(t + 1) if not window or j > t - window) for t in range(count)]
+    words = [[(row & 0xFFFFFFFF) - (1 << 32) * (row >> 31 & 1), row >> 32] for row in rows]
+    q, table = x(count, HEADS, D), torch.tensor([[0, 1]], dtype=torch.int32)
+    expected = OPS["paged_attention"](q, cache(), table, ints(0, count), ints(*position), scale=0.5, window=window)
+    torch.testing.assert_close(tree_step(position, words, window), expected)
+
+
+def test_siblings_see_their_parents_and_not_each_other():
+    """Nodes 1 and 2 are children of node 0, and node 3 is a child of node 2; they are stored at 36, 37, 38 and 39."""
+    got = tree_step([36, 37, 37, 38], [[0b1], [0b11], [0b101], [0b1101]])
+    state, q = cache(), x(4, HEADS, D)
+    for token, nodes in enumerate([[36], [36, 37], [36, 38], [36, 38, 39]]):
+        places = [*range(36), *nodes]
+        for head in range(HEADS):
+            weights = (state.keys[places, head // 2] @ q[token, head] * 0.5).softmax(-1)
+            torch.testing.assert_close(got[token, head], weights @ state.values[places, head // 2])

@@ -47,7 +47,8 @@ def drop_term(call: fx.Node, around: Around) -> Iterator[Edit]:
         repeated = operand in call.args[:index] or call.target.traits.view
         if isinstance(operand, fx.Node) and type_of(operand) == type_of(call) and not repeated:
             yield Edit("drop a term", f"only its operand {index}", _given(operand))
-    optional = [i for i in optional_operands(call.target) if call.args[i] is not None]
+    given = [i for i in optional_operands(call.target) if i < len(call.args)]
+    optional = [i for i in given if call.args[i] is not None]
     for left_out in [(i,) for i in optional] + list(combinations(optional, 2)):
         operands = [None if i in left_out else a for i, a in enumerate(call.args)]
         if fits(call, operands):

@@ -85,6 +85,16 @@ def test_the_engine_ships_the_plugins_header_and_is_rebuilt_without_the_plugin(c
     assert np.array_equal(logits(copy), logits(compiled.engine))
 
 
+def test_the_plugins_kernel_for_devices(environment: Environment, model: Path):
+    done = environment.run("xllmc", "compile", model, "-o", "gpu.engine", "--target", "cuda:sm_90", "--dtype", "fp32")
+    assert done.code == 0, done.err
+    inspected = environment.run("xllmc", "inspect", "gpu.engine", "--json")
+    (kernel,) = [k for k in json.loads(inspected.out)["device_kernels"] if "acme_softcap" in k["name"]]
+    assert kernel["registers"] > 0 and kernel["predicted_seconds"]["decode"] > 0
+    source = (environment.work / "gpu.engine" / "kernels" / f"{kernel['name']}.py").read_text()
+    assert "grown = tl.exp(-2.0 * size)" in source
+
+
 def test_the_command_line_lists_and_tests_the_pass(environment: Environment):
     # Not the warm command line, once: what a user types.
     listed = environment.run("python", "-m", "xllmc.runtime.cli", "passes", "--json")

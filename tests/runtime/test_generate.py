@@ -221,10 +221,10 @@ def test_closing_an_engine_fails_what_runs(toy_engine: Path) -> None:
 def test_a_failing_kernel_library_ends_the_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
-    def fail(self: Runner, step: object, timed: bool) -> None:
+    def fail(self: Runner, begun: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(Runner, "run", fail)
+    monkeypatch.setattr(Runner, "finish", fail)
     with pytest.raises(RuntimeError, match="broken"):
         engine.generate(["a", "b"], GREEDY)
     monkeypatch.undo()

@@ -55,6 +55,16 @@ def test_an_op_without_a_kernel():
     refused(text, "no CPU kernel computes op exp", weights=())
 
 
+def test_trees_are_not_read_yet():
+    text = """
+    func forward(%q: f32[T, 2, 16], %s: paged<0>f32[1, 16, 16], %table: i32[S, B], %starts: i32[S+1], %at: i32[T],
+                 %tree: i32[T, 2]) -> (y) {
+      %y: f32[T, 2, 16] = paged_attention(%q, %s, %table, %starts, %at, %tree, scale=0.5, softcap=0.0, window=0)
+      return %y
+    }"""
+    refused(text, "does not read ancestors", weights=())
+
+
 @pytest.mark.parametrize("logits", ["bf16[R, 64]", "f32[R, 63]"])
 def test_logits_that_sampling_cannot_read(logits):
     dtype = logits.partition("[")[0]

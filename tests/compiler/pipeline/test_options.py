@@ -203,7 +203,13 @@ def mistakes() -> list[Any]:
         (["--disable-pass", "nothing"], f"there is no pass 'nothing' to configure; {known}"),
         (["--verify", "sometimes"], "--verify must be one of numeric, structure, off, got 'sometimes'"),
         (["--config", "nowhere.toml"], "--config nowhere.toml cannot be read as TOML"),
-        (["--target", "tpu"], "--target must be one of cpu, got 'tpu'"),
+        (
+            ["--target", "tpu"],
+            "--target must be one of ascend:910b, cpu, cuda:sm_80, cuda:sm_89, cuda:sm_90, got 'tpu'",
+        ),
+        (["--target", "cuda"], "--target must be one of cuda:sm_80, cuda:sm_89, cuda:sm_90, got 'cuda'"),
+        (["--target", "cpu:sm_90"], "--target must be one of cpu, got 'cpu:sm_90'"),
+        (["--target", "cuda:sm_90", "--isa", "native"], "--isa is for --target cpu, got --target cuda:sm_90"),
     ]
 
 

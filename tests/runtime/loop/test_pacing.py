@@ -9,7 +9,7 @@ from xllmc.runtime.engine import Engine
 from xllmc.runtime.loop.pacing import Pacing
 from xllmc.runtime.observe import RequestRecord, StepRecord
 from xllmc.runtime.requests import RequestOptions
-from xllmc.runtime.runner import PreparedStep, Runner
+from xllmc.runtime.runner import Runner
 from xllmc.runtime.sampling import SamplingParams
 from xllmc.runtime.scheduling.budget import TokenBudget
 
@@ -51,13 +51,13 @@ class Watcher:
 
 
 def test_who_comes_while_a_step_runs_is_in_the_next_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Runner.run
+    finish = Runner.finish
 
-    def slow(self: Runner, step: PreparedStep, timed: bool = False) -> Any:
+    def slow(self: Runner, begun: Any) -> Any:
         time.sleep(0.25)
-        return run(self, step, timed)
+        return finish(self, begun)
 
-    monkeypatch.setattr(Runner, "run", slow)
+    monkeypatch.setattr(Runner, "finish", slow)
     monkeypatch.setattr(TokenBudget, "seconds", lambda *_: 0.25)
     watcher = Watcher(2)
     engine.observe(watcher)

@@ -1,9 +1,10 @@
-"""The op: what it means, what it gives, what it costs and how the CPU computes it."""
+"""The op: what it means, what it gives, what it costs, and how the CPU and devices compute it."""
 
 from importlib import resources
 
 import torch
 from xllmc.codegen.cpu.kernel import KernelCall, width
+from xllmc.codegen.triton.kernel import Config, TritonCall, axis
 from xllmc.passes.api import Cost, TensorType, Traits, elements, op, require, traffic
 
 
@@ -39,6 +40,21 @@ def _(call: KernelCall) -> None:
         rows=call.rows(x),
         width=width(x),
         cap=call.real(call.node.kwargs["cap"]),
+    )
+
+
+@acme_softcap.kernel("triton")
+def _(call: TritonCall) -> None:
+    (x,) = call.node.args
+    count = call.rows(x, trailing=0)
+    call.launch(
+        "acme_softcap",
+        file("softcap.py.j2"),
+        {"x": call.value(x), "y": call.result()},
+        (axis(count, 1024),),
+        Config({"BLOCK": 1024}),
+        count=call.count(count),
+        cap=call.node.kwargs["cap"],
     )
 
 

@@ -1,0 +1,1 @@
+"""MLIR of a program's forward function: Linalg on tensors, through torch-mlir."""

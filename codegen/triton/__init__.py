@@ -1,0 +1,1 @@
+"""Kernels in Triton, compiled ahead of time: the accelerators' side of lowering."""

@@ -1,0 +1,1 @@
+"""Running device kernels where there is no device: Triton's interpreter, in a process of its own."""
