@@ -94,6 +94,15 @@ class Ran(NamedTuple):
 NO_TOKENS = np.zeros(0, np.int32)
 
 
+class Capture(NamedTuple):
+    """What a device recorded when the engine was loaded."""
+
+    graphs: int
+    launches: int
+    """In all of them."""
+    seconds: float
+
+
 class Store(Protocol):
     """The memory behind paged states."""
 
@@ -111,6 +120,10 @@ class Backend(Protocol):
     @property
     def threads(self) -> int | None:
         """Of the kernels; None where it has as many as any such machine."""
+
+    @property
+    def capture(self) -> Capture | None:
+        """None where steps are not captured."""
 
     @property
     def functions(self) -> Mapping[str, FunctionPlan]:

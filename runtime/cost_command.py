@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,9 +11,10 @@ from typing import Any
 from .artifact.counts import Sizes, evaluate
 from .artifact.errors import ArtifactError
 from .artifact.reader import read_manifest
+from .artifact.sizes import node_of
 from .cost import footprint_of, launch_seconds
 from .engine import Engine, KernelTime
-from .machine import Choice, Profile, choose_profile
+from .machine import Choice, Profile, choose_profile, profile_isa
 from .measure import StepShape, decode_shape, measure, prefill_shape, touch_memory
 
 _ROUNDS = 15
@@ -76,23 +78,31 @@ def measured_steps(path: Path, threads: int | None = None) -> tuple[list[StepRep
     manifest = read_manifest(path)
     room = 2 * min(_LONGEST, manifest.model.max_context) + 64
     with Engine.load(path, threads=threads, max_sequences=2, kv_tokens=room) as engine:
-        choice = choose_profile()
+        choice = choose_profile(profile_isa(manifest.target))
         touch_memory(engine, min(_LONGEST, manifest.model.max_context))
         steps = [
             report_step("decode", engine, decode_shape(engine), choice.profile),
             report_step("prefill", engine, prefill_shape(engine), choice.profile),
         ]
-        return steps, choice, engine.options.threads
+        return steps, choice, threads_of(engine) or choice.profile.ceilings.threads
+
+
+def threads_of(engine: Engine) -> int | None:
+    """Of the kernels; None on a device, whose kernels have all of it."""
+    return None if engine.capture is not None else engine.options.threads
 
 
 def report_step(name: str, engine: Engine, shape: StepShape, profile: Profile) -> StepReport:
     """Measure the step and predict it."""
     times, sizes = measure(engine, shape, _ROUNDS)
-    return StepReport(name, sizes, kernel_costs(times, sizes, profile, engine.options.threads))
+    return StepReport(name, sizes, kernel_costs(times, sizes, profile, threads_of(engine)))
 
 
-def kernel_costs(times: tuple[KernelTime, ...], sizes: Sizes, profile: Profile, threads: int) -> tuple[KernelCost, ...]:
+def kernel_costs(
+    times: Sequence[KernelTime], sizes: Sizes, profile: Profile, threads: int | None
+) -> tuple[KernelCost, ...]:
     """What was measured, by kernel, beside what the profile predicts. ArtifactError where the plan states no work."""
+    times = launched(times)
     if all(time.work is None for time in times):
         raise ArtifactError("this engine's plan does not say what its launches cost; compile the engine again")
     functions = defaultdict(list)
@@ -114,6 +124,13 @@ def kernel_costs(times: tuple[KernelTime, ...], sizes: Sizes, profile: Profile, 
         measured = sum(time.seconds for time in group)
         costs.append(KernelCost(kernel, kind, len(group), predicted, measured, moved, flops))
     return tuple(sorted(costs, key=lambda cost: -cost.measured))
+
+
+def launched(times: Sequence[KernelTime]) -> list[KernelTime]:
+    """Without launches that the step's sizes left out. A node's work is that of the first of its launches that ran."""
+    works = {(time.function, node_of(time.origin)): time.work for time in times if time.work is not None}
+    ran = [time for time in times if time.seconds > 0]
+    return [time._replace(work=works.pop((time.function, node_of(time.origin)), None)) for time in ran]
 
 
 def as_record(steps: list[StepReport], choice: Choice, threads: int) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def open_cpu(opening: Opening, isa: str | None, huge_pages: bool) -> tuple["CpuB
 class CpuBackend:
     """A plan bound to weights and states in this process's memory."""
 
+    capture = None
+
     def __init__(self, opening: Opening, kernels: Kernels, weights: Weights) -> None:
         manifest, threads = opening.manifest, int(opening.options.threads)
         self.isa = kernels.isa

@@ -11,7 +11,7 @@ import numpy as np
 
 from .artifact.errors import OptionError
 from .artifact.reader import read_manifest, read_plan
-from .backend import Backend
+from .backend import Backend, Capture
 from .backends import open_backend
 from .checks import is_whole, token_list
 from .cost import StepCost
@@ -130,6 +130,11 @@ class Engine:
     def longest(self) -> int:
         """Tokens that a sequence may have: of the model's context, as many as the key-value memory holds."""
         return self.memory.longest(self.manifest.model.max_context)
+
+    @property
+    def capture(self) -> Capture | None:
+        """What a device recorded at load, to replay it in steps; None on the CPU."""
+        return self._runner.capture
 
     @property
     def weights(self) -> Weights:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .artifact.counts import Sizes
 from .artifact.schema import DeviceKernel, Plan
-from .artifact.sizes import holds
+from .artifact.sizes import holds, node_of
 from .cost import DECODE, PREFILL, footprint_of, launch_seconds
 from .machine import Choice, Profile
 
@@ -46,22 +46,16 @@ def _step_times(plan: Plan, profile: Profile, sizes: Sizes) -> dict[str, float]:
     """Seconds by kernel. A node's work counts for the first of its launches that runs; further ones are bare."""
     known = {symbol: int(sizes[symbol]) for symbol in ("T", "S", "R", "B", "Q")}
     launches = [launch for function in plan.functions if function.name != "score" for launch in function.launches]
-    works = {_node(launch.origin): launch.work for launch in launches if launch.work is not None}
+    works = {node_of(launch.origin): launch.work for launch in launches if launch.work is not None}
     footprint = footprint_of([(work, 1) for work in works.values()], sizes)
     seconds: dict[str, float] = {}
-    counted: set[str] = set()
     for launch in launches:
         if not holds(launch.when, known):  # type: ignore[arg-type]
             continue
-        work = None if _node(launch.origin) in counted else works.get(_node(launch.origin))
-        counted.add(_node(launch.origin))
+        work = works.pop(node_of(launch.origin), None)
         took = profile.ceilings.launch if work is None else launch_seconds(work, profile, sizes, footprint)
         seconds[launch.kernel] = seconds.get(launch.kernel, 0.0) + took
     return seconds
-
-
-def _node(origin: str) -> str:
-    return origin.partition("/")[0]
 
 
 def table(lines: list[KernelLine]) -> Iterator[str]:

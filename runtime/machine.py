@@ -124,10 +124,15 @@ def shipped_device_profile(architecture: str) -> Profile:
     return Profile.model_validate_json(file.read_bytes())
 
 
+def profile_isa(target: str) -> str | None:
+    """By which name machines of a target keep profiles: ``cuda:sm_90`` by ``sm_90``; None: by their best level."""
+    return target.partition(":")[2] or None
+
+
 def target_profile(target: str) -> Choice | None:
     """The profile by which an engine for ``target`` is predicted; None where no machine of its kind is known."""
-    device = target.partition(":")[2]
-    return choose_profile(device or None) if not device or device in SHIPPED_DEVICES else None
+    device = profile_isa(target)
+    return choose_profile(device) if device is None or device in SHIPPED_DEVICES else None
 
 
 def save_profile(profile: Profile, file: Path) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .artifact.schema import Manifest, Work
-from .backend import Backend, PreparedStep, Ran, StepSizes, Store
+from .backend import Backend, Capture, PreparedStep, Ran, StepSizes, Store
 from .door import check_step, checked_arrays
 from .observe import KernelTimes
 from .plan import Capacities
@@ -45,6 +45,11 @@ class Runner:
     def store(self) -> Store:
         """The memory of states."""
         return self._backend.store
+
+    @property
+    def capture(self) -> Capture | None:
+        """What a device recorded at load."""
+        return self._backend.capture
 
     def check_open(self) -> None:
         """Raise OptionError after ``close``, and DeviceError after a device failed."""

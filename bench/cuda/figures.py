@@ -62,7 +62,7 @@ class Speed:
     load_seconds: float
     """With capture."""
     capture_seconds: float
-    keys: int
+    graphs: int
     decode: tuple[Decode, ...]
     prefill: Prefill
 
@@ -107,7 +107,7 @@ def measure_speed(engine: Path, limits: Limits, rounds: int, batches: tuple[int,
         capture = loaded.capture
     if capture is None:
         raise OptionError(f"speed on a GPU is that of an engine for cuda, got {engine}; compile with --target cuda")
-    return Speed(load_seconds, capture.seconds, capture.keys, decode, prefill)
+    return Speed(load_seconds, capture.seconds, capture.graphs, decode, prefill)
 
 
 def measure_decode(engine: Engine, works: tuple[Work, ...], limits: Limits, sequences: int, rounds: int) -> Decode:

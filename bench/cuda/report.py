@@ -58,7 +58,7 @@ def speed_lines(size: str, speed: Speed) -> Iterator[tuple[str, str, str]]:
     prefill = speed.prefill
     wanted = at_least(prefill.share, WANTED_PREFILL[size]) if size in WANTED_PREFILL else ""
     yield f"{size}: prefill of {prefill.tokens}", f"{prefill.seconds * 1e3:.2f} ms, {prefill.share:.0%}", wanted
-    capture = f"{speed.capture_seconds:.2f} s of {speed.load_seconds:.2f} s for {speed.keys} keys"
+    capture = f"{speed.capture_seconds:.2f} s of {speed.load_seconds:.2f} s for {speed.graphs} graphs"
     yield f"{size}: capture of all keys", capture, at_most(speed.capture_seconds, WANTED_CAPTURE)
 
 

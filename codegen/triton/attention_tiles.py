@@ -38,6 +38,8 @@ class Geometry(NamedTuple):
     key_dim: int
     value_dim: int
     dtype: str
+    trees: bool = False
+    """Whether tokens may be nodes of trees."""
 
     @property
     def group(self) -> int:
@@ -93,9 +95,10 @@ def shared_bytes(shape: Geometry, rows: int, block: int, machine: Architecture) 
     """At most, of one program."""
     keys, values = shape.padded
     buffers = 3 if machine.wgmma and rows >= 64 else 2
-    # Warps that share rows exchange their weights.
+    # Warps that share rows exchange their weights; what is read of trees changes hands too.
     weights = rows * block if rows < 16 * _warps(shape, rows, machine) else 0
-    return ITEM_BYTES[shape.dtype] * (rows * keys + weights + buffers * block * (keys + values)) + _SLACK
+    nodes = rows * block if shape.trees else 0
+    return ITEM_BYTES[shape.dtype] * (rows * keys + weights + buffers * block * (keys + values)) + nodes + _SLACK
 
 
 def splits(programs: int, blocks: int, wanted: int) -> int:

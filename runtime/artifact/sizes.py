@@ -26,6 +26,11 @@ def grid_of_axes(grid: tuple[Axis, Axis, Axis], sizes: DeviceSizes) -> tuple[int
     return programs(first, sizes), programs(second, sizes), programs(third, sizes)
 
 
+def node_of(origin: str) -> str:
+    """The node of a launch's origin, ``module:node`` or ``module:node/part`` where it has several launches."""
+    return origin.partition("/")[0]
+
+
 def holds(conditions: Iterable[Condition], sizes: DeviceSizes) -> bool:
     """Whether all conditions hold."""
     return all(c.least <= sizes[c.symbol] and (c.most is None or sizes[c.symbol] <= c.most) for c in conditions)

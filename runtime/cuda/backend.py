@@ -16,7 +16,7 @@ from cuda.bindings import driver
 
 from ..artifact.errors import XllmcError
 from ..artifact.writer import WEIGHTS
-from ..backend import NO_TOKENS, RESULTS, FunctionTimes, PreparedStep, Ran, StepSizes
+from ..backend import NO_TOKENS, RESULTS, Capture, FunctionTimes, PreparedStep, Ran, StepSizes
 from ..opening import Opening
 from ..weights import Weights, open_weights
 from .bound import DevicePlan, Graph
@@ -73,8 +73,10 @@ class CudaBackend:
         self._plan.weights.write(weights)
         self._stopwatch = Stopwatch(device)
         self._results = self._place_results(opening.capacities.rows)
+        began, self._launches = time.perf_counter(), 0
         self._graphs = {graph: self._captured(graph) for graph in self._plan.graphs}
         device.synchronize()
+        self.capture = Capture(len(self._graphs), self._launches, time.perf_counter() - began)
 
     def check_open(self) -> None:
         self._device.check_open()
@@ -173,6 +175,7 @@ class CudaBackend:
 
     def _captured(self, graph: Graph) -> Any:
         launches = self._plan.launches(graph)
+        self._launches += len(launches)
 
         def enqueue(stream: Any) -> None:
             self._send_captured(graph, stream)

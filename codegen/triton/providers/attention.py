@@ -29,11 +29,18 @@ from ..registering import provides
 
 @provides("paged_attention")
 def paged_attention(call: TritonCall) -> None:
-    q, state = call.node.args[:2]
+    q, state, _, _, _, *words = call.node.args
     cache: PagedType = type_of(state)
     if type_of(q).dtype != cache.dtype:
         raise ValueError(f"attention requires queries of the cache's dtype {cache.dtype}, got {type_of(q).dtype}")
-    shape = Geometry(type_of(q).shape[1], cache.kv_heads, cache.key_dim, cache.value_dim, cache.dtype)
+    shape = Geometry(
+        type_of(q).shape[1],
+        cache.kv_heads,
+        cache.key_dim,
+        cache.value_dim,
+        cache.dtype,
+        any(w is not None for w in words),
+    )
     context = call.program.facts.max_context
     chosen = variants(shape, context, call.machine, call.invariant)
     _Attention(call, shape, parts(context)).launch(chosen)

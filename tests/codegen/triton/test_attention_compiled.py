@@ -35,7 +35,8 @@ def compiled(
         part = launches[source.name]
         assert one.kernel.spilled_bytes is not None and one.kernel.spilled_bytes <= KEPT_AWAY, (part, source.config)
         if tiles := source.config.tiles:
-            most = shared_bytes(Geometry(*heads), tiles["ROWS"], tiles["BLOCK"], machine)
+            shape = Geometry(*heads, trees="words" in options)
+            most = shared_bytes(shape, tiles["ROWS"], tiles["BLOCK"], machine)
             assert one.kernel.shared_bytes <= most, (part, source.config)
             assert set(COPY.findall(one.ptx)) == {"0x10"}, "keys are loaded in small pieces"
         found.setdefault(part, []).append(one)

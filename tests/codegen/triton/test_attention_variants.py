@@ -16,6 +16,7 @@ GEOMETRIES = [
     Geometry(12, 12, 64, 64, "f32"),
     Geometry(28, 4, 200, 80, "f16"),
     Geometry(8, 4, 256, 256, "f32"),
+    Geometry(32, 8, 128, 128, "bf16", trees=True),
 ]
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 from xllmc.runtime.artifact.reader import read_plan
+from xllmc.runtime.backend import Capture
+from xllmc.runtime.cost_command import KernelCost, report_step
 from xllmc.runtime.engine import Engine
+from xllmc.runtime.machine import choose_profile
+from xllmc.runtime.measure import StepShape
 from xllmc.runtime.requests import Completion
 from xllmc.runtime.sampling import SamplingParams
 
@@ -42,3 +46,11 @@ def completions(path: Path, prompts: list[list[int]], params: SamplingParams) ->
     interpret_kernels(path)
     with Engine.load(path, **LOADING) as engine:
         return engine.generate(prompts, params)
+
+
+def profiled(path: Path) -> tuple[tuple[KernelCost, ...], Capture | None]:
+    """Costs of a decode step's kernels, and what was captured."""
+    interpret_kernels(path)
+    profile = choose_profile("sm_90").profile
+    with Engine.load(path, **LOADING) as engine:
+        return report_step("decode", engine, StepShape(1, past=20), profile).kernels, engine.capture

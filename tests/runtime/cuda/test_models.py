@@ -11,7 +11,7 @@ from xllmc.runtime.engine import Engine
 from xllmc.runtime.sampling import SamplingParams
 
 from tests.checkpoints import reference_logits
-from tests.runtime.cuda.interpreted_scenarios import LOADING, completions, logits_of
+from tests.runtime.cuda.interpreted_scenarios import LOADING, completions, logits_of, profiled
 from tests.runtime.cuda.stub_driver import Gpu, build_stub
 
 PROMPTS = [[3, 200, 7, 9, 11, 23, 5], [5, 6], list(range(40, 80))]
@@ -69,3 +69,11 @@ def test_requests_give_what_they_give_on_the_cpu(params: SamplingParams, engine_
         for a, b in zip(ours.logprobs, theirs.logprobs, strict=True):
             assert a.model == pytest.approx(b.model, abs=1e-4)
             assert a.sampled == pytest.approx(b.sampled, abs=1e-4)
+
+
+def test_kernels_are_timed_one_by_one(cuda_engine, interpreting: Gpu):
+    """As ``inspect --cost`` does; what a step's sizes leave out takes no time and is not counted."""
+    costs, capture = interpreting.play(profiled, cuda_engine("qwen3")).result
+    assert capture.graphs > 4 and capture.launches > 100 and capture.seconds > 0
+    linear = [cost for cost in costs if cost.kind == "linear/f32"]
+    assert len(linear) >= 4 and all(cost.measured > 0 and cost.predicted > 0 for cost in linear)
