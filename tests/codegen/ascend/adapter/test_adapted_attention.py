@@ -5,4 +5,4 @@ Those that make kernels for every example they draw are left out: they take minu
 
 from tests.codegen.triton.test_attention import *  # noqa: F403
 
-del test_any_step, test_any_tree  # noqa: F821
+del test_any_step, test_any_tree
