@@ -106,8 +106,8 @@ def compile_model(
         )
         clock.lap("kernels")
         entries = weight_entries(program)
-        # A device makes up weights itself when it loads; constants are always written.
-        seed = options.random_weights if bundle.plan.device_kernels else None
+        # Constants are always written.
+        seed = options.random_weights if bundle.invents_weights else None
         written = entries if seed is None else [e for e in entries if e.recipe is None]
         listener.stage("weights", sum(entry_bytes(e) for e in written))
         write_weights(writer, program, written, source, listener)

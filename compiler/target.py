@@ -36,6 +36,8 @@ class Bundle:
     """Whether no result depends on what else is in a step."""
     notes: tuple[str, ...] = ()
     """What whoever compiled should know although nothing is wrong."""
+    invents_weights: bool = False
+    """Whether the engine's runtime makes random weights when it loads, so that none need be written."""
 
 
 class Target(Protocol):

@@ -45,14 +45,14 @@ def kernel_lines(plan: Plan, choice: Choice | None) -> list[KernelLine]:
 def _step_times(plan: Plan, profile: Profile, sizes: Sizes) -> dict[str, float]:
     """Seconds by kernel. A node's work counts for the first of its launches that runs; further ones are bare."""
     known = {symbol: int(sizes[symbol]) for symbol in ("T", "S", "R", "B", "Q")}
-    launches = [launch for function in plan.functions if function.name != "score" for launch in function.launches]
-    works = {node_of(launch.origin): launch.work for launch in launches if launch.work is not None}
+    launches = [(f.name, launch) for f in plan.functions if f.name != "score" for launch in f.launches]
+    works = {(name, node_of(launch.origin)): launch.work for name, launch in launches if launch.work is not None}
     footprint = footprint_of([(work, 1) for work in works.values()], sizes)
     seconds: dict[str, float] = {}
-    for launch in launches:
+    for name, launch in launches:
         if not holds(launch.when, known):  # type: ignore[arg-type]
             continue
-        work = works.pop(node_of(launch.origin), None)
+        work = works.pop((name, node_of(launch.origin)), None)
         took = profile.ceilings.launch if work is None else launch_seconds(work, profile, sizes, footprint)
         seconds[launch.kernel] = seconds.get(launch.kernel, 0.0) + took
     return seconds

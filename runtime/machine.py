@@ -97,8 +97,11 @@ class Choice(NamedTuple):
 def choose_profile(isa: str | None = None, directory: Path | None = None) -> Choice:
     """This machine's own profile if it is kept, else the one that ships. A damaged one is passed over, and said so.
 
-    ``isa``: an instruction-set level below the best, or a device's architecture (``sm_90``).
+    ``isa``: an instruction-set level below the best, or a device's architecture (``sm_90``), which nothing measures.
     """
+    if isa in SHIPPED_DEVICES:
+        device = shipped_device_profile(isa)
+        return Choice(device, f"shipped with xllmc, {device.measured}", False)
     file = profile_file(isa, directory)
     try:
         kept = Profile.model_validate_json(file.read_bytes())
@@ -108,7 +111,7 @@ def choose_profile(isa: str | None = None, directory: Path | None = None) -> Cho
     except (OSError, ValidationError) as problem:
         fault = problem.errors()[0]["msg"] if isinstance(problem, ValidationError) else problem.strerror
         reason = f"{file} is damaged ({fault}); xllmc calibrate makes it again"
-    generic = shipped_device_profile(isa) if isa in SHIPPED_DEVICES else generic_profile()
+    generic = generic_profile()
     return Choice(generic, f"shipped with xllmc, {generic.measured}; {reason}", False)
 
 

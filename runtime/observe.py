@@ -53,6 +53,8 @@ class StepRecord:
     """Making text of its tokens and handing them out, most often while the step after it ran."""
     kernels: tuple[KernelTimes, ...] = ()
     """Only where kernel times were asked for."""
+    launched: float = 0.0
+    """When all of it had been given to the machine: a device waits from the end of the step before until then."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Decode:
     step_seconds: float
     """From one step's start to the next one's."""
     gap_seconds: float
-    """Between the end of a step and the start of the next, on the host's clock."""
+    """From the end of a step until all of the next one had been given to the device, on the host's clock."""
     tokens_per_second: float
     bytes: float
     """Of weights and states that a step reads."""
@@ -123,7 +123,7 @@ def measure_decode(engine: Engine, works: tuple[Work, ...], limits: Limits, sequ
         full = [s for s in steps.records if s.decoding == s.sequences == sequences][SKIPPED:-SKIPPED]
         pairs = list(pairwise(full))
         periods += [after.began - before.began for before, after in pairs]
-        gaps += [after.began - before.ended for before, after in pairs]
+        gaps += [after.launched - before.ended for before, after in pairs]
     period, context = median(periods), PROMPT + NEW / 2
     sizes = {"T": sequences, "S": sequences, "R": sequences, "B": context / 32, "C": context}
     moved, flops = totals(works, sizes)

@@ -47,7 +47,8 @@ class Peer:
         """Medians. The time of one token is the difference of a long run and a short one."""
         rates = {}
         for count in batches:
-            self.generate_seconds(count, PROMPT, NEW)  # which compiles
+            for new in (NEW, 2):  # which compiles
+                self.generate_seconds(count, PROMPT, new)
             long = [self.generate_seconds(count, PROMPT, NEW) for _ in range(rounds)]
             short = [self.generate_seconds(count, PROMPT, 2) for _ in range(rounds)]
             rates[count] = count * (NEW - 2) / max(median(long) - median(short), 1e-9)

@@ -49,7 +49,7 @@ class AscendTarget:
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         import_triton()
         adapter, compiler = find_adapter(), find_compiler()
-        check_brought(program, self.machine, work, progress)
+        check_brought(program, self.machine, work, progress, options.invariant)
         lowered = lower(program, self.machine, options.invariant)
         kernels, files, sources = [], {}, {"ascend/model.py": graph_module(program)}
         for number, source in enumerate(sorted(lowered.sources, key=lambda s: s.name), 1):

@@ -17,7 +17,7 @@ class Architecture:
     shared_limit: int
     """Bytes of shared memory that one program may have."""
     multiprocessors: int
-    """Of the usual card: A100, L40S, H100. Grids are sized for it; a plan runs on any."""
+    """Of the usual card: A100, L40S, H200. Grids are sized for it; a plan runs on any."""
 
     @property
     def wgmma(self) -> bool:

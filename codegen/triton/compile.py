@@ -13,7 +13,7 @@ from ...runtime.artifact.errors import XllmcError
 from ...runtime.artifact.schema import DeviceKernel
 from .architecture import MOST_REGISTERS, Architecture
 from .kernel import KernelSource
-from .ttir import import_triton, make_ttir
+from .ttir import import_triton, last_line, make_ttir
 
 HEADER = """\
 # A kernel of an engine made by xllmc, as it was compiled. `sizes` points to T, S, R, B and Q of the step.
@@ -113,8 +113,7 @@ def _compile(triton: ModuleType, source: KernelSource, machine: Architecture, pl
     try:
         return triton.compile(ast_source(source, place), target=target, options=options)
     except Exception as problem:  # Triton's own errors share no base, and kernels may be a plugin's
-        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-        said = lines[-1][:300] if lines else type(problem).__name__
+        said = last_line(problem)
         raise XllmcError(f"Triton cannot compile kernel {source.name} for {machine.name}: {said}") from problem
 
 

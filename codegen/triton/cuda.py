@@ -31,7 +31,7 @@ class CudaTarget:
 
     def emit(self, program: Program, options: BuildOptions, work: Path, progress: Callable[[str], None]) -> Bundle:
         import_triton()
-        check_brought(program, self.machine, work, progress)
+        check_brought(program, self.machine, work, progress, options.invariant)
         lowered = lower(program, self.machine, options.invariant)
         kernels, files, sources = [], {}, {}
         for number, source in enumerate(sorted(lowered.sources, key=lambda s: s.name), 1):
@@ -44,4 +44,5 @@ class CudaTarget:
             files[compiled.kernel.path] = file
             sources[f"kernels/{source.name}.py"] = source_file(source)
         plan = lowered.plan.model_copy(update={"device_kernels": tuple(kernels)})
-        return Bundle(plan, sources, files, (), {"triton": version("triton")}, options.invariant)
+        tools = {"triton": version("triton")}
+        return Bundle(plan, sources, files, (), tools, options.invariant, invents_weights=True)

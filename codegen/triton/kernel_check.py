@@ -20,7 +20,7 @@ from ..brought import brought_calls, check_reference, compare
 from .architecture import Architecture
 from .interpret.process import InterpreterError, interpret
 from .interpret.step import prepare_step, to_numpy, write_sources
-from .lower import lower
+from .lower import Lowered, lower
 
 TIME_LIMIT = 60
 """Seconds that one step of a kernel may take."""
@@ -29,10 +29,12 @@ _SPARE = 3
 """Tokens, sequences and rows that the second capture has beyond its step."""
 
 
-def check_brought(program: Program, machine: Architecture, work: Path, progress: Callable[[str], None]) -> None:
+def check_brought(
+    program: Program, machine: Architecture, work: Path, progress: Callable[[str], None], invariant: bool = False
+) -> None:
     """Interpret every kernel of ``program`` that is not xllmc's own. XllmcError names the op and what is wrong.
 
-    Kernels of ops that read or change a cache are not run.
+    Kernels of ops that read or change a cache are not run. ``invariant``: those of batch-invariant mode are run.
     """
     for number, (node, alone) in enumerate(brought_calls(program, "triton"), 1):
         progress(f"interpreting {node.target.name}")
@@ -41,10 +43,10 @@ def check_brought(program: Program, machine: Architecture, work: Path, progress:
         what = f"the Triton kernel of op {node.target.name} ({node.target.kernels['triton'].__module__}), "
         what += f"for {', '.join(str(type_of(a)) for a in node.args)},"
         for seed in (0, 1):
-            _check(alone, node, what, machine, place, seed)
+            _check(alone, lower(alone, machine, invariant), node, what, place, seed)
 
 
-def _check(alone: Program, node: fx.Node, what: str, machine: Architecture, place: Path, seed: int) -> None:
+def _check(alone: Program, lowered: Lowered, node: fx.Node, what: str, place: Path, seed: int) -> None:
     samples = Samples(seed)
     values: dict[fx.Node, Any] = {}
     for one in alone.forward.graph.nodes:
@@ -56,7 +58,6 @@ def _check(alone: Program, node: fx.Node, what: str, machine: Architecture, plac
     memory = {f"{kinds[one.op]}:{one.target}": to_numpy(value) for one, value in values.items()}
     for one in alone.forward.calls:
         values[one] = one.target(*(values[a] if isinstance(a, fx.Node) else a for a in one.args), **one.kwargs)
-    lowered = lower(alone, machine)
     write_sources(lowered, place)
     counts = samples.step.sizes
     sizes: dict[DeviceSize, int] = {"T": counts["T"], "S": counts["S"], "R": counts["R"], "B": counts["B"], "Q": 3}

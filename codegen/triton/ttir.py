@@ -52,9 +52,10 @@ def make_ttir(
         module = source.make_ir(target, options, functions, modules, context)
         return str(stages["ttir"](module, {}))
     except Exception as problem:  # Triton's own errors share no base, and kernels may be a plugin's
-        raise XllmcError(f"Triton cannot read kernel {source.name}: {_last_line(problem)}") from problem
+        raise XllmcError(f"Triton cannot read kernel {source.name}: {last_line(problem)}") from problem
 
 
-def _last_line(problem: Exception) -> str:
+def last_line(problem: Exception) -> str:
+    """The end of what Triton says, which tells most; an error without words is named."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(problem).__name__

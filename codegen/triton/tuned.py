@@ -85,5 +85,5 @@ def parse_choices(text: str, name: str, kind: str = "linear") -> Mapping[Problem
         where = ".".join(map(str, first["loc"]))
         raise XllmcError(
             f"measured choices take the form of codegen/triton/tuned.py; {name}: {where}: {first['msg']}"
-        ) from (problem)
+        ) from problem
     return {c.problem: c.config for c in read.choices if c.kind == kind}

@@ -147,7 +147,10 @@ class CudaBackend:
 
     def _send(self, step: PackedStep) -> None:
         """Bring the step's inputs to where its graphs find them."""
+        # All that may find no room comes before the first copy, whose source the next step would write over.
         self.store.grow(step.pages)
+        for name, array in step.growing.items():
+            self._plan.growing[name].reserve(array)
         for name, array in step.growing.items():
             self._plan.growing[name].send(array)
         self._plan.stage(step.packed, step.spans)

@@ -11,7 +11,8 @@ from cuda.bindings import driver
 
 from ..artifact.errors import ArtifactError, DeviceError, OptionError
 from ..library import closed
-from .calls import DriverError, OutOfMemoryError, call, give_back
+from ..machine import SHIPPED_DEVICES
+from .calls import DriverError, MissingFunctionError, OutOfMemoryError, call, give_back
 
 _ATTRIBUTE = driver.CUdevice_attribute
 
@@ -98,6 +99,8 @@ class Device:
             self.activate()
             yield
         except OutOfMemoryError as problem:
+            # What was begun may still read pinned memory, which whoever comes next writes.
+            give_back(driver.cuStreamSynchronize, self.stream)
             raise self.no_room(what()) from problem
         except DriverError as problem:
             self._fault = DeviceError(
@@ -138,9 +141,11 @@ class Device:
             raise ArtifactError(f"an engine's target must be like cuda:sm_90, got {target}; compile the engine again")
         # Machine code runs within its major version, from its own minor one on (CUDA programming guide).
         if major != int(wanted[:-1]) or minor < int(wanted[-1]):
+            fitting = [name for name in SHIPPED_DEVICES if name[3:-1] == str(major) and int(name[-1]) <= minor]
+            way_out = f"compile it with --target cuda:{fitting[-1]}" if fitting else "no target is for that one yet"
             raise ArtifactError(
                 f"this engine is for {target}, which needs a GPU of compute capability {wanted[:-1]}.{wanted[-1]}, "
-                f"and {self.name} has {major}.{minor}; compile it with --target cuda:sm_{major}{minor}"
+                f"and {self.name} has {major}.{minor}; {way_out}"
             )
 
 
@@ -164,7 +169,7 @@ def _start_driver(target: str) -> None:
         count = call(driver.cuDeviceGetCount)
     except DriverError as problem:
         raise ArtifactError(f"this engine is for {target}, and CUDA does not start ({problem}); {way_out}") from problem
-    except RuntimeError as problem:  # what cuda.bindings raises where it finds no libcuda
+    except MissingFunctionError as problem:
         raise ArtifactError(f"this engine is for {target}, and this machine has no CUDA driver; {way_out}") from problem
     if not count:
         raise ArtifactError(f"this engine is for {target}, and this machine shows no GPU; {way_out}")

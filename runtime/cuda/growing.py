@@ -36,15 +36,18 @@ class GrowingInput:
                 "split the step, or load with more max_rows"
             )
 
+    def reserve(self, values: np.ndarray) -> None:
+        """See that there is room for them; no step may be running. Raises OptionError where there is none."""
+        self._range.grow(values.nbytes)
+        if values.nbytes > self._staging[0].size:
+            self._free()
+            self._staging = pin(max(values.nbytes, self._range.mapped), f"the sampling input {self._name}")
+
     def send(self, values: np.ndarray) -> None:
-        """On the device's stream; no step may be running. Raises OptionError where there is no room."""
+        """On the device's stream, what there is room for; no step may be running."""
         size = values.nbytes
         if not size:
             return
-        self._range.grow(size)
-        if size > self._staging[0].size:
-            self._free()
-            self._staging = pin(max(size, self._range.mapped), f"the sampling input {self._name}")
         staging, address = self._staging
         staging[:size] = values.reshape(-1).view(np.uint8)
         call(driver.cuMemcpyHtoDAsync, self.address, address, size, self._device.stream)

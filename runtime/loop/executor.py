@@ -52,6 +52,8 @@ class Outcome:
     kernels: tuple[KernelTimes, ...]
     began: float
     ended: float
+    launched: float = 0.0
+    """When all of it had been given to the machine; 0 of a step that failed."""
 
 
 class _Ended(NamedTuple):
@@ -60,6 +62,7 @@ class _Ended(NamedTuple):
     job: Job
     ran: Ran
     began: float
+    launched: float
     ended: float
 
 
@@ -98,6 +101,7 @@ class Executor:
             try:
                 with self._runner.lock:
                     begun = self._begin(job)
+                    launched = time.perf_counter()
                     # Only now, for a device should not wait for it.
                     self._tell()
                     ran = self._finish(job, begun)
@@ -111,7 +115,7 @@ class Executor:
                 self._done(Outcome(job, problem, (), began, time.perf_counter()))
                 raise
             else:
-                self._ended = _Ended(job, ran, began, time.perf_counter())
+                self._ended = _Ended(job, ran, began, launched, time.perf_counter())
         self._tell()
 
     def _next(self) -> Job | None:
@@ -124,9 +128,9 @@ class Executor:
     def _tell(self) -> None:
         """Tell of the step that ended, if there is one that nobody was told of."""
         if self._ended is not None:
-            (job, ran, began, ended), self._ended = self._ended, None
+            (job, ran, began, launched, ended), self._ended = self._ended, None
             output, kernels = self._runner.output(ran)
-            self._done(Outcome(job, output, kernels, began, ended))
+            self._done(Outcome(job, output, kernels, began, ended, launched))
 
     def _begin(self, job: Job) -> Callable[[], Ran]:
         plan, step = job.plan, job.step

@@ -33,6 +33,7 @@ def step_record(index: int, outcome: Outcome, process_began: float, process_ende
         schedule_began=job.schedule_began,
         schedule_ended=job.schedule_ended,
         began=outcome.began,
+        launched=outcome.launched,
         ended=outcome.ended,
         process_began=process_began,
         process_ended=process_ended,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from xllmc.codegen.triton.architecture import ARCHITECTURES
 from xllmc.compiler.driver import CompileOptions, compile_model
+from xllmc.runtime.artifact.errors import ArtifactError
 from xllmc.runtime.artifact.reader import check_files, read_manifest, read_plan
+from xllmc.runtime.artifact.safetensors_file import SafetensorsFile
 
 from tests.commands import run_command
 from tests.engines import engine_contents
@@ -71,10 +73,11 @@ def test_an_ascend_engine_holds_lowered_kernels_and_a_graph_module(
 ):
     monkeypatch.setenv("PATH", "")  # no bishengir-compile, wherever this runs
     engine = tmp_path / "model.engine"
-    done = run_command(
-        capfd, "compile", checkpoint("qwen3"), "-o", engine, "--target", "ascend:910b", "--verify", "structure"
-    )
+    options = ("--target", "ascend:910b", "--verify", "structure", "--random-weights", "3")
+    done = run_command(capfd, "compile", checkpoint("qwen3"), "-o", engine, *options)
     assert done.code == 0, done.err
+    stored = SafetensorsFile(engine / "weights.safetensors", ArtifactError).entries  # nothing there would make them
+    assert {entry.name for entry in read_manifest(engine).weights} == set(stored)
     assert "bishengir-compile is not on PATH" in done.err
     plan = read_plan(engine)
     for kernel in plan.device_kernels:

@@ -13,7 +13,7 @@ import pytest
 from tests.project.sources import ROOMS, ROOT, files
 
 PACKAGE_DATA = {
-    "codegen": (".h", ".j2", ".cpp"),
+    "codegen": (".h", ".j2", ".cpp", ".json"),
     "compiler": (".css", ".j2", ".js"),
     "models": (".json", ".safetensors", ".jinja", ".md"),
     "passes": (".md",),

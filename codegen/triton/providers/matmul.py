@@ -6,6 +6,7 @@ from torch import fx
 
 from ....compiler.ir.dims import Dim, Size
 from ....compiler.ir.program import type_of
+from ....compiler.ops.linear import GATE_BLOCK
 from ....runtime.artifact.schema import Condition, DeviceSize
 from ..configs import Variant, variants
 from ..epilogues import finish_of
@@ -60,6 +61,7 @@ def launch_product(
         "rows": call.count(rows),
         "columns": problem.columns,
         "gated": problem.gated,
+        "gate_block": GATE_BLOCK,
         "most": variant.most,
         "biased": bias is not None,
         "activation": activation,
@@ -100,11 +102,11 @@ def launch_product(
 
 def _conditions(rows: Size, variant: Variant) -> tuple[Condition, ...] | None:
     """When a variant is launched, as bounds of the symbol that the rows follow; None where it never is."""
-    factor = rows.factor if isinstance(rows, Dim) else rows
     if not isinstance(rows, Dim):
         inside = variant.least <= rows and (variant.most is None or rows <= variant.most)
         return () if inside else None
-    least, most = -(-variant.least // factor), None if variant.most is None else variant.most // factor
+    least = -(-variant.least // rows.factor)
+    most = None if variant.most is None else variant.most // rows.factor
     if most is not None and most < least:
         return None
     symbol: DeviceSize = rows.symbols[0]  # type: ignore[assignment]

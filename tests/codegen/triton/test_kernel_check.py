@@ -46,8 +46,8 @@ FAULTS = {
 }
 
 
-def made(template: str, dtype: str = "f32") -> Program:
-    """A program of one call of an op whose kernel is this template."""
+def made(template: str, dtype: str = "f32", invariant: str | None = None) -> Program:
+    """A program of one call of an op whose kernel is this template, or another one in batch-invariant mode."""
     op = Op("triple", lambda x: x * 3.0, Traits(rowwise=True), {"f32": 1e-6, "bf16": 2**-7}, infer=lambda x: x)
 
     @op.kernel("triton")
@@ -56,7 +56,8 @@ def made(template: str, dtype: str = "f32") -> Program:
         rows = call.rows(x)
         operands = {"x": call.value(x), "y": call.result()}
         config = Config({"BLOCK": 64}, warps=1)
-        call.launch("triple", template, operands, (axis(rows),), config, rows=call.count(rows), width=width(x))
+        text = invariant if call.invariant and invariant else template
+        call.launch("triple", text, operands, (axis(rows),), config, rows=call.count(rows), width=width(x))
 
     one = program(f"func forward(%x: {dtype}[T, 37]) -> (y) {{\n %y: {dtype}[T, 37] = neg(%x)\n return %y\n}}")
     graph = fx.Graph()
@@ -83,6 +84,15 @@ def test_a_wrong_kernel_stops_the_compile(fault: str, tmp_path: Path, monkeypatc
     assert right in RIGHT
     with pytest.raises(XllmcError, match=f"the Triton kernel of op triple .*({message})"):
         check_brought(made(RIGHT.replace(right, wrong, 1)), ARCHITECTURES["sm_90"], tmp_path, lambda what: None)
+
+
+def test_what_is_run_is_what_the_engine_will_have(tmp_path: Path):
+    one = made(RIGHT, invariant=RIGHT.replace("* 3.0", "* 3.01"))
+    machine = ARCHITECTURES["sm_90"]
+    (tmp_path / "usual").mkdir()
+    check_brought(one, machine, tmp_path / "usual", lambda what: None)
+    with pytest.raises(XllmcError, match="does not compute what the op's reference does"):
+        check_brought(one, machine, tmp_path, lambda what: None, invariant=True)
 
 
 def test_kernels_of_our_own_are_not_run(tmp_path: Path):

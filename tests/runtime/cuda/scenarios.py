@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cuda.bindings import driver
 from xllmc.runtime.artifact.errors import ArtifactError, DeviceError, OptionError
 from xllmc.runtime.cuda import layout
+from xllmc.runtime.cuda.calls import call
 from xllmc.runtime.engine import Engine
 from xllmc.runtime.sampling import RowRequest, SamplingParams, sampling_input
 from xllmc.runtime.step import StepInput
@@ -39,6 +41,15 @@ def generate(engine: Path, library: Path, prompts: list[list[int]], params: list
     """What each of ``params`` makes of the prompts."""
     with running(engine, library) as (loaded, _, _):
         return [loaded.generate(prompts, one) for one in params]
+
+
+def generate_on_a_quick_device(engine: Path, library: Path, *given: Any) -> list[Any]:
+    """The same, where the device has done everything before the call that asks for it returns."""
+    loaded_stub().eager(True)
+    try:
+        return generate(engine, library, *given)
+    finally:
+        loaded_stub().eager(False)
 
 
 def generate_with_loose_tables(engine: Path, library: Path, *given: Any) -> list[Any]:
@@ -102,6 +113,15 @@ def refusal(engine: Path, options: dict[str, Any], architecture: int = 90) -> st
     except (ArtifactError, OptionError, DeviceError) as problem:
         return f"{type(problem).__name__}: {problem}"
     raise AssertionError("it loaded")
+
+
+def absent_function() -> str:
+    """What is said of a function that the driver does not have."""
+    try:
+        call(driver.cuStreamQuery, 0)
+    except DeviceError as problem:
+        return str(problem)
+    raise AssertionError("it was there")
 
 
 def every_refused_call(engine: Path, names: list[str]) -> dict[str, list[str]]:

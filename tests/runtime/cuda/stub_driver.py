@@ -47,6 +47,7 @@ class Stub:
         """A device of 1 GB and compute capability 9.0, that works."""
         self.memory(1 << 30)
         self._library.stub_architecture(90)
+        self.eager(False)
         self._library.stub_poison(None)
         self._library.stub_fail(None, 0, 0)
         self._library.stub_log(None if log is None else str(log).encode())
@@ -59,6 +60,10 @@ class Stub:
     def architecture(self, number: int) -> None:
         """90 for compute capability 9.0; 0 for no device."""
         self._library.stub_architecture(number)
+
+    def eager(self, wanted: bool) -> None:
+        """Whether the device does at once what it is given, and not when somebody waits for it."""
+        self._library.stub_eager(int(wanted))
 
     def kernels(self, run: Kernel | None) -> None:
         """Let ``run`` run all kernels."""

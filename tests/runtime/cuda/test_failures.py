@@ -10,7 +10,14 @@ from xllmc.runtime.artifact.errors import ArtifactError, OptionError
 from xllmc.runtime.artifact.schema import Condition, Integer, Plan, Pointer
 from xllmc.runtime.engine import Engine
 
-from tests.runtime.cuda.scenarios import broken_device, every_refused_call, load_only, refusal, short_of_memory
+from tests.runtime.cuda.scenarios import (
+    absent_function,
+    broken_device,
+    every_refused_call,
+    load_only,
+    refusal,
+    short_of_memory,
+)
 from tests.runtime.cuda.stub_driver import Gpu
 from tests.runtime.cuda.toy_cuda import cuda_manifest, cuda_plan, write_cuda_toy
 
@@ -37,11 +44,17 @@ def test_a_load_that_fails_at_any_call_gives_back_everything(gpu: Gpu, cuda_toy:
     [
         (0, "shows no GPU; run it on a machine with an NVIDIA GPU and its driver, or compile it with --target cpu"),
         (89, r"needs a GPU of compute capability 9.0, and Stub 0 has 8.9; compile it with --target cuda:sm_89"),
-        (100, r"and Stub 0 has 10.0; compile it with --target cuda:sm_100"),
+        (86, "and Stub 0 has 8.6; compile it with --target cuda:sm_80"),
+        (100, "and Stub 0 has 10.0; no target is for that one yet"),
     ],
 )
 def test_another_device_is_refused(gpu: Gpu, cuda_toy: Path, architecture: int, said: str) -> None:
     assert said in gpu.play(refusal, cuda_toy, {}, architecture).result
+
+
+def test_a_driver_that_lacks_a_function_is_told_of(gpu: Gpu) -> None:
+    said = gpu.play(absent_function).result
+    assert "does not offer cuStreamQuery" in said and "install a newer one" in said
 
 
 @pytest.mark.parametrize(

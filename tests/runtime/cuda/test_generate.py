@@ -7,7 +7,7 @@ from pathlib import Path
 from xllmc.runtime.engine import Engine
 from xllmc.runtime.sampling import SamplingParams
 
-from tests.runtime.cuda.scenarios import generate, generate_with_loose_tables
+from tests.runtime.cuda.scenarios import generate, generate_on_a_quick_device, generate_with_loose_tables
 from tests.runtime.cuda.stub_driver import Gpu
 
 PROMPTS = [[3, 200, 7, 9], [5], list(range(70)), [8, 8, 8], list(range(100, 140)), [1, 2], [250, 251], [17] * 33]
@@ -22,6 +22,11 @@ PARAMS = [
 def test_requests_give_what_they_give_on_the_cpu(gpu: Gpu, cuda_toy: Path, toy_library: Path, engine: Engine) -> None:
     expected = [engine.generate(PROMPTS, params) for params in PARAMS]
     assert gpu.play(generate, cuda_toy, toy_library, PROMPTS, PARAMS).result == expected
+
+
+def test_nothing_is_sent_after_what_reads_it(gpu: Gpu, cuda_toy: Path, toy_library: Path, engine: Engine) -> None:
+    expected = [engine.generate(PROMPTS, params) for params in PARAMS]
+    assert gpu.play(generate_on_a_quick_device, cuda_toy, toy_library, PROMPTS, PARAMS).result == expected
 
 
 def test_large_block_tables_are_sent_by_the_step(gpu: Gpu, cuda_toy: Path, toy_library: Path, engine: Engine) -> None:

@@ -23,6 +23,6 @@ def through_the_adapter() -> Iterator[None]:
             if getattr(module, "interpret", None) is original:
                 patch.setattr(module, "interpret", adapted.interpret)
         # Tiles are those of the NPU where a test names no machine, and a GPU's where it names an older one.
-        patch.setitem(ARCHITECTURES, "sm_90", MACHINES["910b"])
+        patch.setattr(interpreted, "ARCHITECTURES", ARCHITECTURES | {"sm_90": MACHINES["910b"]})
         patch.setitem(checking.BOUNDS, "f32", FLOAT32)
         yield

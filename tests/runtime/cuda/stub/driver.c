@@ -2,6 +2,7 @@
 #include "stub.h"
 
 int device_architecture = 90;
+__thread uint64_t current_context;
 static const int SHARED_OPTIN = 232448;
 
 Result cuInit_(unsigned flags) {
@@ -57,7 +58,9 @@ Result cuDevicePrimaryCtxRelease_(int device) {
 
 Result cuCtxSetCurrent_(uint64_t context) {
     ENTER("cuCtxSetCurrent");
-    return leave(context && !object_find(CONTEXT, context) ? fault(INVALID_HANDLE, "cuCtxSetCurrent of no context") : SUCCESS);
+    if (context && !object_find(CONTEXT, context)) return leave(fault(INVALID_HANDLE, "cuCtxSetCurrent of no context"));
+    current_context = context;
+    return leave(SUCCESS);
 }
 
 Result cuGetErrorString_(int code, const char** out) {

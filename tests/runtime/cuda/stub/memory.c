@@ -4,6 +4,7 @@
 
 static size_t total = 1ull << 30, used;
 static const size_t PIECE = 2 << 20;
+static const int UNWRITTEN = 0xff;  // no number in any float type
 
 void stub_memory(size_t bytes) { total = bytes; }
 
@@ -28,7 +29,7 @@ Result cuMemAlloc_(Address* out, size_t size) {
     if (used + size > total) return leave(OUT_OF_MEMORY);
     used += size;
     *out = (Address)guarded_alloc(size);
-    memset((void*)*out, 0xab, size);
+    memset((void*)*out, UNWRITTEN, size);
     object_add(DEVICE, *out, size, NULL);
     note("{\"call\": \"cuMemAlloc\", \"address\": %lu, \"bytes\": %zu}", *out, size);
     return leave(SUCCESS);
@@ -50,7 +51,7 @@ Result cuMemHostAlloc_(void** out, size_t size, unsigned flags) {
     if (capturing()) return leave(forbidden("cuMemHostAlloc"));
     if (!size || flags) return leave(fault(INVALID_VALUE, "cuMemHostAlloc of %zu bytes, flags %u", size, flags));
     *out = guarded_alloc(size);
-    memset(*out, 0xcd, size);
+    memset(*out, UNWRITTEN, size);
     object_add(HOST, (uint64_t)*out, size, NULL);
     note("{\"call\": \"cuMemHostAlloc\", \"address\": %lu, \"bytes\": %zu}", (uint64_t)*out, size);
     return leave(SUCCESS);
@@ -157,7 +158,7 @@ Result cuMemSetAccess_(Address address, size_t size, const Access* access, size_
     if (!found || found->size != size || count != 1 || access->location.type != 1 || access->flags != 3)
         return leave(fault(INVALID_VALUE, "cuMemSetAccess"));
     mprotect((void*)address, size, PROT_READ | PROT_WRITE);
-    memset((void*)address, 0xab, size);
+    memset((void*)address, UNWRITTEN, size);
     found->data = found;
     return leave(SUCCESS);
 }

@@ -65,6 +65,10 @@ Result fault(Result code, const char* format, ...) {
     return code;
 }
 
+static bool needs_context(const char* name) {
+    return strncmp(name, "cuInit", 6) && strncmp(name, "cuDevice", 8) && strcmp(name, "cuCtxSetCurrent");
+}
+
 Result enter(const char* name) {
     pthread_mutex_lock(&lock);
     calls++;
@@ -72,6 +76,8 @@ Result enter(const char* name) {
         note("{\"refused\": \"%s\", \"code\": %d}", name, failing_code);
         return failing_code;
     }
+    if (needs_context(name) && !object_find(CONTEXT, current_context))
+        return fault(INVALID_CONTEXT, "%s in a thread without a context", name);
     return poison;
 }
 

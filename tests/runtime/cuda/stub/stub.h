@@ -2,7 +2,8 @@
 // memory between pages that fault, and carries out what streams were given as late as a real device might.
 //
 // All calls take one lock. Work of a stream is queued, and done when somebody waits for it: so a buffer that is
-// overwritten before its copy was waited for, or a result that is read too early, is seen. Kernels are run by a hook.
+// overwritten before its copy was waited for, or a result that is read too early, is seen. Or, if a test wants that, it
+// is done at once: so an input that is written after its copy was queued is seen. Kernels are run by a hook.
 #pragma once
 #include <pthread.h>
 #include <stdarg.h>
@@ -21,6 +22,7 @@ enum {
     INVALID_VALUE = 1,
     OUT_OF_MEMORY = 2,
     INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
@@ -86,6 +88,7 @@ void free_module(Module* module);
 typedef void (*KernelHook)(const char* name, int count, const uint64_t* arguments, const unsigned* grid);
 extern KernelHook kernel_hook;
 extern int device_architecture;
+extern __thread uint64_t current_context;  // of the calling thread
 extern Result poison;  // what every call returns once the device has failed
 extern const char* poisonous_kernel;
 void drain(Object* stream);
