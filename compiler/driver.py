@@ -40,6 +40,8 @@ class Predicted(NamedTuple):
     prefill: float
     """Of one prompt of 512."""
     profile: str
+    machine: str
+    """That the profile is of."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def predict(plan: Plan, target: str) -> Predicted | None:
         return None
     cost = StepCost(plan, choice.profile)
     decode, prefill = (sizes["T"] / cost.seconds(sizes) for sizes in (DECODE, PREFILL))
-    return Predicted(decode, prefill, choice.note)
+    return Predicted(decode, prefill, choice.note, choice.profile.cpu)
 
 
 def verify_made(program: Program, what: str) -> None:

@@ -64,9 +64,11 @@ def table(lines: list[KernelLine]) -> Iterator[str]:
     yield f"{'device kernel':<44}{''.join(f'{head:>{size}}' for head, size in heads)}"
     for line in lines:
         kernel = line.kernel
+        # Without a binary nobody knows.
+        shared = kernel.shared_bytes if kernel.registers is not None else None
         yield (
             f"{kernel.name:<44}{line.launches:>9}{_known(kernel.registers):>6}{_known(kernel.spilled_bytes):>9}"
-            f"{kernel.shared_bytes:>9}{kernel.warps:>7}{_time(line.decode):>11}{_time(line.prefill):>11}"
+            f"{_known(shared):>9}{kernel.warps:>7}{_time(line.decode):>11}{_time(line.prefill):>11}"
         )
         if kernel.config:
             yield f"    {', '.join(f'{name} {size}' for name, size in kernel.config.items())}"

@@ -44,9 +44,11 @@ def require_torch() -> Any:
     try:
         import torch
     except ImportError as problem:
-        raise OptionError("xllmc bench cuda requires torch; pip install 'xllmc[compile,cuda]'") from problem
+        raise OptionError("measuring on a GPU requires torch; pip install 'xllmc[compile,cuda]'") from problem
     if not torch.cuda.is_available():
-        raise OptionError("xllmc bench cuda requires an NVIDIA GPU that torch can use, and finds none")
+        raise OptionError(
+            "measuring on a GPU requires an NVIDIA GPU that torch can use, and finds none; run it on a machine with one"
+        )
     return torch
 
 

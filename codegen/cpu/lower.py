@@ -3,16 +3,15 @@
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import jinja2
 
 from ...compiler.cost import node_work
-from ...compiler.ir.program import Function, Program, type_of
-from ...compiler.ir.types import TensorType
-from ...compiler.memory import MemoryPlan, Value, plan_memory, source_of
+from ...compiler.ir.program import Function, Program
+from ...compiler.memory import MemoryPlan, plan_memory
 from ...runtime.artifact.errors import XllmcError
-from ...runtime.artifact.schema import FunctionPlan, InputEntry, Launch, Plan
+from ...runtime.artifact.schema import FunctionPlan, Launch, Plan
+from ..plan_functions import function_plan, given_to, origin_of
 from .kernel import KernelCall
 from .providers import HEADERS
 
@@ -54,7 +53,7 @@ def _function(
     program: Program, function: Function, kernels: dict[str, Kernel], headers: dict[str, str]
 ) -> FunctionPlan:
     launches = []
-    given = _results_of_forward(program) if function is not program.forward else {}
+    given = given_to(program, function)
     for node in function.calls:
         if node.target.traits.view:
             continue
@@ -84,39 +83,8 @@ def _function(
             if headers.setdefault(path, text) != text:
                 raise XllmcError(f"two kernels bring different headers {path}; name one of them otherwise")
         work = node_work(node, program)
-        launches.append(Launch(kernel=kernel.name, operands=tuple(call.operands), origin=_origin(node), work=work))
-    return FunctionPlan(
-        name=function.name,
-        inputs=tuple(
-            InputEntry(name=str(n.target), dtype=type_of(n).dtype, shape=tuple(map(_size, type_of(n).shape)))
-            for n in function.inputs
-            if isinstance(type_of(n), TensorType) and n.target not in given
-        ),
-        outputs={name: _buffer(function, node) for name, node in zip(function.results, function.outputs, strict=True)},
-        launches=tuple(launches),
-    )
-
-
-def _results_of_forward(program: Program) -> dict[str, str]:
-    """Result name to buffer name: what the functions after forward may read."""
-    forward = program.forward
-    return {name: _buffer(forward, node) for name, node in zip(forward.results, forward.outputs, strict=True)}
-
-
-def _size(size: Any) -> int | str:
-    return size if isinstance(size, int) else str(size)
-
-
-def _origin(node: Any) -> str:
-    where = node.meta.get("where")
-    return f"{where}:{node.name}" if where else node.name
-
-
-def _buffer(function: Function, node: Any) -> str:
-    source = source_of(node)
-    if not isinstance(source, Value):
-        raise XllmcError(f"function {function.name} returns its input {node.name} unchanged, which no plan can")
-    return f"{function.name}:{source.name}"
+        launches.append(Launch(kernel=kernel.name, operands=tuple(call.operands), origin=origin_of(node), work=work))
+    return function_plan(function, given, launches)
 
 
 def _name(call: KernelCall, kernels: dict[str, Kernel]) -> str:

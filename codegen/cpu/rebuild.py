@@ -45,7 +45,9 @@ def rebuild_kernels(engine: Path, isa: Sequence[str], jobs: int = 2) -> Manifest
     """
     manifest, levels = read_manifest(engine, libraries=False), choose_levels(isa)
     if manifest.target != "cpu":
-        raise ArtifactError(f"xllmc rebuild requires an engine for the cpu, {engine} is for {manifest.target}")
+        raise ArtifactError(
+            f"xllmc rebuild requires an engine for the cpu, {engine} is for {manifest.target}; compile the model again"
+        )
     check_files(engine, manifest, libraries=False)
     compiler = find_compiler()
     old = {library.path for library in manifest.kernels}

@@ -1,16 +1,13 @@
 """From a program in the lowered stage to device kernels and the plan that launches them."""
 
 from dataclasses import dataclass
-from typing import Any
-
-from torch import fx
 
 from ...compiler.cost import node_work
-from ...compiler.ir.program import Function, Program, type_of
-from ...compiler.ir.types import TensorType
-from ...compiler.memory import MemoryPlan, Scratch, Value, plan_memory, source_of
+from ...compiler.ir.program import Function, Program
+from ...compiler.memory import MemoryPlan, Scratch, plan_memory
 from ...runtime.artifact.errors import XllmcError
-from ...runtime.artifact.schema import FunctionPlan, InputEntry, Launch, Plan
+from ...runtime.artifact.schema import FunctionPlan, Launch, Plan
+from ..plan_functions import function_plan, given_to, origin_of
 from . import providers as providers  # which registers the kernels of xllmc's own ops
 from .architecture import Architecture
 from .kernel import KernelSource, TritonCall
@@ -50,7 +47,7 @@ def _function(
     sources: dict[str, KernelSource],
     scratches: list[Scratch],
 ) -> FunctionPlan:
-    given = _results_of_forward(program) if function is not program.forward else {}
+    given = given_to(program, function)
     launches: list[Launch] = []
     for node in function.calls:
         if node.target.traits.view:
@@ -64,22 +61,13 @@ def _function(
                 Launch(
                     kernel=pending.kernel.name,
                     operands=pending.pointers,
-                    origin=_origin(node, pending.part),
+                    origin=origin_of(node, pending.part),
                     work=node_work(node, program) if index == 0 else None,
                     grid=pending.grid,
                     when=pending.when,
                 )
             )
-    return FunctionPlan(
-        name=function.name,
-        inputs=tuple(
-            InputEntry(name=str(n.target), dtype=type_of(n).dtype, shape=tuple(map(_size, type_of(n).shape)))
-            for n in function.inputs
-            if isinstance(type_of(n), TensorType) and n.target not in given
-        ),
-        outputs={name: _buffer(function, node) for name, node in zip(function.results, function.outputs, strict=True)},
-        launches=tuple(launches),
-    )
+    return function_plan(function, given, launches)
 
 
 def _provide(call: TritonCall) -> None:
@@ -101,25 +89,3 @@ def _provide(call: TritonCall) -> None:
         ) from error
     if not call.launches:
         raise XllmcError(f"the Triton provider of op {node.target.name} says nothing; it must call launch")
-
-
-def _results_of_forward(program: Program) -> dict[str, str]:
-    """Result name to buffer name: what the functions after forward may read."""
-    forward = program.forward
-    return {name: _buffer(forward, node) for name, node in zip(forward.results, forward.outputs, strict=True)}
-
-
-def _size(size: Any) -> int | str:
-    return size if isinstance(size, int) else str(size)
-
-
-def _origin(node: fx.Node, part: str) -> str:
-    where = node.meta.get("where")
-    return (f"{where}:{node.name}" if where else node.name) + (f"/{part}" if part else "")
-
-
-def _buffer(function: Function, node: fx.Node) -> str:
-    source = source_of(node)
-    if not isinstance(source, Value):
-        raise XllmcError(f"function {function.name} returns its input {node.name} unchanged, which no plan can")
-    return f"{function.name}:{source.name}"

@@ -22,7 +22,7 @@ def compile_command(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A Hugging Face model directory, or a hub id.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="The engine directory to write; with --emit, a file.")],
-    target: Annotated[str, typer.Option(help="What to compile for: cpu, cuda:sm_90 (see README).")] = "cpu",
+    target: Annotated[str, typer.Option(help="What to compile for: cpu, cuda:sm_90, ascend:910b ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Of weights and activations: bf16, fp32, or on devices fp16.")] = "bf16",
     emit_as: Annotated[
         str | None,

@@ -45,7 +45,8 @@ def closing_line(result: CompileResult, out: Path) -> str:
     took, predicted = f"{sum(result.seconds.values()):.1f} s", result.predicted
     if predicted is None:
         return f"{out}: {made}, {took}"
-    return f"{out}: {made}, {took}; about {predicted.decode:.0f} tokens/s decoding, {predicted.prefill:.0f} prefilling"
+    speed = f"{predicted.decode:.0f} tokens/s decoding, {predicted.prefill:.0f} prefilling"
+    return f"{out}: {made}, {took}; predicted for {predicted.machine}: {speed}"
 
 
 def summary(result: CompileResult, out: Path) -> dict:
