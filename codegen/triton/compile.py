@@ -44,10 +44,11 @@ def load_function(source: KernelSource, place: Path) -> Any:
     path = place / f"{source.name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source_file(source))
-    return getattr(_module(path), source.name)
+    return function_in(path, source.name)
 
 
-def _module(path: Path) -> ModuleType:
+def function_in(path: Path, name: str) -> Any:
+    """The function ``name`` of a Python file, which is not cached anywhere."""
     spec = importlib.util.spec_from_file_location(f"xllmc_kernels.{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -56,7 +57,7 @@ def _module(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = written
-    return module
+    return getattr(module, name)
 
 
 def ast_source(source: KernelSource, place: Path) -> Any:

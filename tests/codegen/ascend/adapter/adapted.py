@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from xllmc.codegen.ascend.adapter import READ_SLACK, lower_ttir
+from xllmc.codegen.triton.compile import function_in
 from xllmc.codegen.triton.interpret.requests import Request
 from xllmc.codegen.triton.ttir import make_ttir
 
-from tests.codegen.ascend.adapter.functions import function_of
 from tests.codegen.ascend.adapter.jit import adapted, execute
 
 ALIGNED = [["tt.divisibility", 16]]
@@ -18,7 +18,7 @@ ALIGNED = [["tt.divisibility", 16]]
 @cache
 def lowered(source: str, name: str, pointers: Sequence[str], path: Path) -> str:
     """The adapter's IR of a kernel's source text, which stands in ``path``."""
-    function = function_of(path, name)
+    function = function_in(path, name)
     signature = dict(zip(function.arg_names, pointers, strict=True))
     ttir = make_ttir(function, signature, attrs={(index,): ALIGNED for index in range(len(signature))})
     return lower_ttir(ttir, name)

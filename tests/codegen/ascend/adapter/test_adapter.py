@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from xllmc.codegen.ascend import adapter
 from xllmc.codegen.ascend.adapter import find_adapter, lower_ttir
+from xllmc.codegen.triton.compile import function_in
 from xllmc.codegen.triton.ttir import make_ttir
 from xllmc.runtime.artifact.errors import OptionError, XllmcError
 
 from tests.codegen.ascend.adapter.adapted import ALIGNED
-from tests.codegen.ascend.adapter.functions import function_of
 
 HEADING = (
     "import triton\nimport triton.language as tl\nfrom triton.language.extra import libdevice\n\n\n"
@@ -25,7 +25,7 @@ def ttir_of(lines: str, work: Path, *, pointers: tuple[str, str] = ("*fp32", "*f
     path = work / "kernel.py"
     path.write_text(HEADING + "".join(f"    {line}\n" for line in lines.splitlines()))
     attributes = {(0,): ALIGNED, (1,): ALIGNED}
-    return make_ttir(function_of(path, "kernel"), dict(zip(("x", "out"), pointers, strict=True)), attrs=attributes)
+    return make_ttir(function_in(path, "kernel"), dict(zip(("x", "out"), pointers, strict=True)), attrs=attributes)
 
 
 def program(path: Path, text: str = "exit 0") -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from xllmc.codegen.ascend.adapter import lower_ttir
+from xllmc.codegen.triton.compile import function_in
 from xllmc.codegen.triton.ttir import make_ttir
 
 from tests.codegen.ascend.adapter import kernels
 from tests.codegen.ascend.adapter.adapted import ALIGNED
-from tests.codegen.ascend.adapter.functions import function_of
 from tests.codegen.ascend.adapter.jit import ForeignMemoryError, run_ir
 
 HEADING = "import triton\nimport triton.language as tl\n\n\n@triton.jit\n"
@@ -184,7 +184,7 @@ def run(case: Case, text: str, work: Path) -> None:
     """AssertionError where the kernel of this text does not do what the case's does."""
     path = work / f"{case.name}.py"
     path.write_text(HEADING + text.lstrip())
-    function = function_of(path, case.name)
+    function = function_in(path, case.name)
     signature = dict(zip(function.arg_names, case.pointers, strict=True))
     ttir = make_ttir(function, signature, attrs={(index,): ALIGNED for index in range(len(signature))})
     given, expected = case.make(np.random.default_rng(0))
